@@ -1,0 +1,1 @@
+"""TF-MOT: pruning and quantization-aware training."""

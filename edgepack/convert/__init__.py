@@ -1,0 +1,1 @@
+"""Models in, artifacts out: TFLite, ONNX, and the parity gate."""

@@ -1,0 +1,1 @@
+"""Interaction logs in: read, clean or refuse, split; the synthetic shop; public sets by name."""

@@ -1,0 +1,1 @@
+"""Float training, fine-tuning, and the baselines that stand beside every model."""
