@@ -108,3 +108,101 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     runtime: str
     reason: str
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact on one target, held against that target's budget.
+
+    `download_bytes` is what a user fetches: model, vocabulary and, on the web, the runtime, each
+    compressed. `quality` is None when the artifact failed before it could be ranked with.
+    """
+
+    artifact: Artifact
+    measurement: Measurement
+    quality: Quality | None
+    download_bytes: int
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passes(self) -> bool:
+        """Whether every limit of the budget holds."""
+        return all(verdict.status == "within" for verdict in self.verdicts)
+
+
+class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one target. `chosen` is the sha256 of the artifact in `bundle`, None if none passed.
+
+    `why` is one sentence: why that one, or which limit stopped each. `proof` says how the host's
+    quality figures were shown to hold on the target's own runtime.
+    """
+
+    target: str
+    description: str
+    platform: str
+    runtime: str
+    candidates: tuple[Candidate, ...]
+    dropped: tuple[Dropped, ...]
+    chosen: str | None
+    why: str
+    proof: str
+    bundle: str | None = None
+    content_hash: str | None = None
+
+
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the quality table: a model or a baseline on the test users; `note` if it did not run."""
+
+    name: str
+    kind: Literal["model", "baseline", "recipe"]
+    metrics: dict[str, Estimate]
+    overlap_at_10: float | None = None
+    model_bytes: int | None = None
+    deflate_bytes: int | None = None
+    zero_share_min: float | None = None
+    note: str = ""
+
+
+class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was learnt from: counts after cleaning, what cleaning dropped and why, the split."""
+
+    source: str
+    sha256: str
+    users: int
+    items: int
+    events: int
+    dropped: dict[str, int]
+    split: str
+    test_users: int
+    cold_test_targets: int
+    licence: str = ""
+
+
+class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one build learnt; the reports are views of it.
+
+    `rows` is the quality table (float model, baselines, then float | PTQ | QAT | prune + QAT as TFLite
+    int8), `noise_floor_overlap_at_10` the overlap of two float models that differ in their seed.
+    `curve` is one record an epoch of the float training. `stages_made` / `stages_kept` tell what this
+    run did anew and what it took from the store. `finished_at` is UTC, ISO 8601.
+    """
+
+    edgepack_version: str
+    name: str
+    data: DataFacts
+    model: dict[str, bool | int | float | str]
+    protocol: str
+    rows: tuple[ModelRow, ...]
+    noise_floor_overlap_at_10: float | None
+    curve: tuple[dict[str, float], ...]
+    targets: tuple[TargetResult, ...]
+    versions: dict[str, str]
+    stages_made: tuple[str, ...]
+    stages_kept: tuple[str, ...]
+    finished_at: str
+    wall_s: float
+    gate_metric: str = "ndcg@10"
+
+    @property
+    def passes(self) -> bool:
+        """Whether every target got a bundle within its budget."""
+        return all(target.chosen is not None for target in self.targets)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Store:
         self.made: list[str] = []
         self.kept: list[str] = []
 
-    def produce(self, stage: str, inputs: dict[str, object], make: Callable[[Path], None]) -> Kept:
+    def produce(self, stage: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Kept:
         """Return the result of `stage` for `inputs`, calling `make(folder)` only if it is not there.
 
         `make` writes into an existing folder, which may hold what a killed attempt left. `inputs`

@@ -1,1 +1,1 @@
-"""TF-MOT: pruning and quantization-aware training."""
+"""Makes a trained model smaller: pruning, then quantization-aware training, both with TF-MOT."""

@@ -1,0 +1,50 @@
+# `make demo` and `make test` do all the set-up on a fresh Debian machine (Python 3.11).
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export EDGEPACK_HOME ?= $(CURDIR)/.tools
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+OUT ?= demo-out
+
+.PHONY: help demo test lint install tools system clean
+
+help:
+	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
+	@echo "make test   install everything, run linters and all tests"
+
+# System packages are needed once, and only with root can they be installed; without it `edgepack setup`
+# unpacks what it can into $(EDGEPACK_HOME).
+system:
+	@bash .make/system.sh
+
+install: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml constraints.txt | system
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: edgepack needs Python 3.11 (Debian 12: apt-get install python3.11-venv)." >&2; exit 5; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+tools: install
+	edgepack setup
+
+demo: tools
+	edgepack build --out $(OUT)
+	@echo
+	@echo "Look next:"
+	@echo "  $(OUT)/report.html                                     the whole result, in a browser"
+	@echo "  edgepack inspect $(OUT)/android-arm64-mid.edgepack     one bundle, in words"
+	@echo "  edgepack check $(OUT)/*.edgepack                       re-read, re-judge and re-run the bundles"
+
+test: tools lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .edgepack $(OUT)

@@ -1,0 +1,309 @@
+"""The pipeline: the only place that knows the order of the stages.
+
+log -> split -> float model -> weights of each recipe -> artifacts -> parity -> ranking -> measuring ->
+judging -> choice, proof on the target, bundle.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgepack import __version__, figures, ship, stages
+from edgepack.budget import judge
+from edgepack.compress.recipes import RECIPES
+from edgepack.config import Config, beside
+from edgepack.errors import ConfigError, did_you_mean
+from edgepack.profiles import Budget, Profile, load_profiles, merged, select_profiles
+from edgepack.results import (
+    Artifact,
+    BuildResult,
+    Candidate,
+    DataFacts,
+    Dropped,
+    ModelRow,
+    TargetResult,
+)
+from edgepack.runtimes.engines import host_engine
+from edgepack.stages import Place
+from edgepack.store import Kept, Store
+from edgepack.tools import Tell
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_FLOAT_VARIANTS = ("float32", "float16", "dynamic")
+_QUANTIZED_VARIANTS = ("int8", "int8-f32scores", "dynamic", "qdq")
+_SHOWN = {
+    True: ("tflite-float32", "onnx-float32", "ort-float32"),
+    False: ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "ort-qdq", "onnx-dynamic", "ort-dynamic"),
+}
+_VERSIONED = (
+    "tensorflow",
+    "tf_keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "numpy",
+)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build would do. `candidates` maps a target to its (recipe, format) pairs."""
+
+    name: str
+    folder: str
+    config: Config
+    targets: tuple[Profile, ...]
+    budgets: dict[str, Budget]
+    candidates: dict[str, tuple[tuple[str, str], ...]]
+
+
+def plan(config_path: Path, config: Config, patterns: tuple[str, ...] = ()) -> Plan:
+    """Resolve targets, budgets and candidates. Raises ConfigError for a name that is not known."""
+    own = beside(config_path, config.targets.folder) if config.targets.folder else None
+    profiles = select_profiles(patterns or config.targets.names, load_profiles(own))
+    for recipe in config.compress.recipes:
+        if recipe not in RECIPES:
+            raise ConfigError(
+                f"compress.recipes '{recipe}'",
+                "no such recipe",
+                allowed=f"known are {', '.join(RECIPES)}",
+                remedy=f"{did_you_mean(recipe, list(RECIPES))}Correct or delete it.",
+            )
+    return Plan(
+        name=config.name,
+        folder=str(config_path.parent),
+        config=config,
+        targets=tuple(profiles),
+        budgets={p.name: _budget(p, config) for p in profiles},
+        candidates={p.name: tuple(_candidates(p, config.compress.recipes)) for p in profiles},
+    )
+
+
+def _budget(profile: Profile, config: Config) -> Budget:
+    budget = profile.budget
+    for pattern, own in config.budget.items():
+        if fnmatch(profile.name, pattern):
+            budget = merged(budget, own)
+    return budget
+
+
+def _candidates(profile: Profile, recipes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for recipe in ("float", *(name for name in recipes if name != "float")):
+        variants = _FLOAT_VARIANTS if recipe == "float" else _QUANTIZED_VARIANTS
+        for format in profile.formats:
+            variant = format.partition("-")[2]
+            # Post-training dynamic range is the float recipe's own; a trained recipe has it as well.
+            if variant in variants and not (recipe == "ptq" and variant == "dynamic"):
+                yield recipe, format
+
+
+def render_plan(planned: Plan, as_json: bool) -> str:
+    """Return the plan as text or JSON."""
+    if as_json:
+        return msgspec.json.format(msgspec.json.encode(planned), indent=2).decode() + "\n"
+    lines = [f"{planned.name}: {planned.config.model.family or planned.config.model.file}, recipes float, "]
+    lines[0] += ", ".join(planned.config.compress.recipes)
+    for target in planned.targets:
+        formats = sorted({format for _, format in planned.candidates[target.name]})
+        count = len(planned.candidates[target.name])
+        lines.append(f"  {target.name}: {count} candidates ({', '.join(formats)})")
+    return "\n".join(lines) + "\n"
+
+
+def data_facts(config_path: Path, config: Config, store: Path, tell: Tell) -> DataFacts:
+    """Read and clean the configured log, and return what was learnt."""
+    return stages.facts(stages.data(Place(config, config_path.parent, Store(store), tell)))
+
+
+def float_rows(config_path: Path, config: Config, store: Path, tell: Tell) -> tuple[ModelRow, ...]:
+    """Train the float model and return its row and the baselines'."""
+    place = Place(config, config_path.parent, Store(store), tell)
+    split = stages.data(place)
+    model = stages.model(place, stages.facts(split).items)
+    trained = stages.train(place, split, model, config.seed)
+    reference = figures.float_quality(place, split, model, trained)
+    return (_float_row(model.name, reference), *figures.baselines(place, split))
+
+
+def _float_row(name: str, reference: Kept) -> ModelRow:
+    return ModelRow(name=f"{name} (float)", kind="model", metrics=figures.metrics_of(reference))
+
+
+def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult:
+    """Carry out a plan: write a bundle for every target that gets one into `out`, return all figures.
+
+    Raises the stage's own error; what was finished stays in the store, and the next call goes on from it.
+    """
+    began = time.monotonic()
+    place = Place(planned.config, Path(planned.folder), Store(store_folder), tell)
+    split = stages.data(place)
+    facts = stages.facts(split)
+    model = stages.model(place, facts.items)
+    trained = stages.train(place, split, model, planned.config.seed)
+    reference = figures.float_quality(place, split, model, trained)
+    baselines = figures.baselines(place, split)
+    noise = _noise_floor(place, split, model, reference)
+
+    build = _Build(planned, place, split, model, trained, reference, out)
+    targets = tuple(build.target(profile) for profile in planned.targets)
+    rows = (_float_row(model.name, reference), *baselines, *build.recipe_rows())
+    return BuildResult(
+        edgepack_version=__version__,
+        name=planned.name,
+        data=facts,
+        model={
+            "name": model.name,
+            "history_length": planned.config.model.history_length,
+            **planned.config.model.hyper,
+        },
+        protocol=figures.protocol(place),
+        rows=rows,
+        noise_floor_overlap_at_10=noise,
+        curve=tuple(msgspec.json.decode((trained.path / "curve.json").read_bytes())),
+        targets=targets,
+        versions=stages.versions(*_VERSIONED),
+        stages_made=tuple(place.store.made),
+        stages_kept=tuple(place.store.kept),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_s=time.monotonic() - began,
+    )
+
+
+def _noise_floor(place: Place, split: Kept, model: stages.Model, reference: Kept) -> float | None:
+    if not place.config.quality.noise_floor or model.comes_trained:
+        return None
+    other = stages.train(place, split, model, place.config.seed + 1)
+    return figures.overlap_of(reference, figures.float_quality(place, split, model, other))
+
+
+class _Build:
+    """The stages of one build with what they share; every method may be asked again at no cost."""
+
+    def __init__(
+        self,
+        planned: Plan,
+        place: Place,
+        split: Kept,
+        model: stages.Model,
+        trained: Kept,
+        reference: Kept,
+        out: Path,
+    ) -> None:
+        self.planned, self.place, self.split, self.model = planned, place, split, model
+        self.trained, self.reference, self.out = trained, reference, out
+        self.vocabulary = (split.path / "vocabulary.json").read_bytes()
+        self.rows: dict[tuple[str, str], ModelRow] = {}
+        out.mkdir(parents=True, exist_ok=True)
+
+    def target(self, profile: Profile) -> TargetResult:
+        """Make, rank, measure and judge every candidate of a target, and pack the one that ships."""
+        contenders: list[ship.Contender] = []
+        dropped: list[Dropped] = []
+        for recipe, format in self.planned.candidates[profile.name]:
+            found = self._contender(profile, recipe, format)
+            if isinstance(found, Dropped):
+                dropped.append(found)
+            else:
+                contenders.append(found)
+        choice = ship.choose(self.place, self.split, profile, contenders, self.planned.config.prefer)
+        packed = None
+        if choice.contender is not None:
+            budget = self.planned.budgets[profile.name]
+            packed = ship.pack(self.place, self._shipment(), profile, budget, choice, self.out)
+        else:
+            # A bundle of an earlier build would look like this one's.
+            (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
+        return ship.result_of(profile, contenders, dropped, choice, packed)
+
+    def _contender(self, profile: Profile, recipe: str, format: str) -> ship.Contender | Dropped:
+        compressed = stages.compress(self.place, self.split, self.model, self.trained, recipe)
+        made = stages.artifact(self.place, self.split, self.model, compressed, recipe, format)
+        artifact = figures.artifact_of(made)
+        engine = host_engine(profile)
+        if isinstance(artifact, str):
+            return Dropped(recipe=recipe, format=format, runtime="conversion", reason=artifact)
+        for name in dict.fromkeys((*_parity_engines(format), engine.name)):
+            reason = figures.parity(self.place, self.split, compressed, made, name)
+            if reason and name == engine.name:
+                return Dropped(recipe=recipe, format=format, runtime=name, reason=reason)
+        quality = figures.quality(self.place, self.split, self.reference, made, engine)
+        measurement = figures.measure(self.place, self.split, made, profile)
+        download = ship.download_bytes(
+            profile, artifact.deflate_bytes, artifact.brotli_bytes, self.vocabulary
+        )
+        candidate = Candidate(
+            artifact=artifact,
+            measurement=measurement,
+            quality=quality,
+            download_bytes=download,
+            verdicts=judge(
+                self.planned.budgets[profile.name],
+                model_bytes=artifact.model_bytes,
+                download_bytes=download,
+                measurement=measurement,
+                quality=quality,
+            ),
+        )
+        self.rows.setdefault((recipe, format), _recipe_row(candidate))
+        return ship.Contender(candidate, made)
+
+    def _shipment(self) -> ship.Shipment:
+        config = self.planned.config
+        facts = stages.facts(self.split)
+        return ship.Shipment(
+            name=self.planned.name,
+            data=facts,
+            vocabulary=self.vocabulary,
+            popularity=_popularity(self.split),
+            history_length=config.model.history_length,
+            item_count=facts.items,
+            filter_seen=config.quality.filter_seen,
+            k=config.quality.k,
+        )
+
+    def recipe_rows(self) -> Iterator[ModelRow]:
+        """Yield one row a recipe: the float file, then each recipe's int8 file (or the nearest to it)."""
+        for recipe in ("float", *self.planned.config.compress.recipes):
+            for format in _SHOWN[recipe == "float"]:
+                if (recipe, format) in self.rows:
+                    yield self.rows[recipe, format]
+                    break
+
+
+def _parity_engines(format: str) -> tuple[str, ...]:
+    from edgepack.convert.parity import RUNTIMES_OF_FORMAT
+
+    return tuple(RUNTIMES_OF_FORMAT[format])
+
+
+def _recipe_row(candidate: Candidate) -> ModelRow:
+    artifact: Artifact = candidate.artifact
+    quality = candidate.quality
+    return ModelRow(
+        name=f"{artifact.recipe} ({artifact.format})",
+        kind="recipe",
+        metrics=quality.metrics if quality else {},
+        overlap_at_10=quality.overlap_at_10 if quality else None,
+        model_bytes=artifact.model_bytes,
+        deflate_bytes=artifact.deflate_bytes,
+        zero_share_min=min(artifact.zero_share.values(), default=None),
+    )
+
+
+def _popularity(split: Kept) -> "NDArray[np.float64]":
+    import numpy as np
+
+    from edgepack.data.split import load_split
+
+    whole, _ = load_split(split.path)
+    return np.bincount(whole.train.items, minlength=whole.item_count + 1).astype(np.float64)

@@ -1,0 +1,139 @@
+"""Golden cases: invented histories whose answers an app can check on its first start.
+
+Histories are drawn from item popularity by a seed, never taken from a user, so that no shopper's
+history leaves the training machine inside a bundle.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.bundle.manifest import GoldenCase, Goldens
+from edgepack.errors import MeasureError
+
+CASES = 16
+RANDOM_CASES = 32
+_POOL = 256
+_GAP_FACTOR = 4.0
+
+
+def invented_histories(
+    popularity: NDArray[np.float64], length: int, seed: int, count: int = _POOL
+) -> NDArray[np.int32]:
+    """Return int32 [count, length] histories, right-aligned, of 1 to `length` items; row 0 is empty.
+
+    `popularity` float64 [V + 1] weighs the items; index 0 is never drawn. No item repeats in a row.
+    """
+    rng = np.random.default_rng(seed)
+    weights = popularity.astype(np.float64).copy()
+    weights[0] = 0
+    weights[1:] += 1
+    weights /= weights.sum()
+    longest = min(length, len(weights) - 1)
+    histories = np.zeros((count, length), np.int32)
+    for row in range(1, count):
+        size = int(rng.integers(1, longest + 1))
+        histories[row, length - size :] = rng.choice(len(weights), size=size, replace=False, p=weights)
+    return histories
+
+
+def top_k(
+    scores: NDArray[np.float32], histories: NDArray[np.int32], k: int, filter_seen: bool
+) -> NDArray[np.int32]:
+    """Return int32 [n, k]: best items first, equal scores by lower index, index 0 never.
+
+    `scores` float32 [n, V + 1]; items of `histories` int32 [n, L] are left out if `filter_seen`.
+    """
+    masked = _allowed(scores, histories, filter_seen)
+    return np.argsort(-masked, axis=1, kind="stable")[:, :k].astype(np.int32)
+
+
+def make_goldens(
+    histories: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    *,
+    k: int,
+    filter_seen: bool,
+    largest_difference: float,
+    runtime: str,
+) -> Goldens:
+    """Choose golden cases from what the target's own runtime answered.
+
+    A case must be told apart from runtime noise: each of its K places is further than four times
+    `largest_difference` from the next. The empty history (row 0) is always a case; its list is cut
+    where its gaps end. Raises MeasureError when no other history qualifies.
+    """
+    masked = _allowed(scores, histories, filter_seen)
+    order = np.argsort(-masked, axis=1, kind="stable")[:, : k + 1]
+    ranked = np.take_along_axis(masked, order, axis=1)
+    clear = np.diff(-ranked, axis=1) > _GAP_FACTOR * largest_difference
+    sure = [row for row in range(1, len(histories)) if clear[row].all()][: CASES - 1]
+    if not sure:
+        raise MeasureError(
+            "goldens",
+            f"none of {len(histories)} invented histories has {k} clearly separated scores",
+            allowed=f"places must differ by more than {_GAP_FACTOR * largest_difference:.3g}",
+            remedy="Use a format with finer scores for this target (its scores tie).",
+        )
+    cut = [int(np.argmin(clear[0])) if not clear[0].all() else k]
+    cases = [_case(histories[0], order[0], ranked[0], cut[0])]
+    cases += [_case(histories[row], order[row], ranked[row], k) for row in sure]
+    rest = [row for row in range(1, len(histories)) if row not in set(sure)][:RANDOM_CASES]
+    return Goldens(
+        k=k,
+        runtime=runtime,
+        largest_difference=largest_difference,
+        cases=tuple(cases),
+        random=tuple(_case(histories[row], order[row], ranked[row], k) for row in rest),
+    )
+
+
+def failures(goldens: Goldens, scores: NDArray[np.float32], filter_seen: bool, length: int) -> list[str]:
+    """Return what differs between `goldens` and fresh `scores` of its cases then its random histories.
+
+    `scores` float32 [cases + random, V + 1] in that order; an empty list means that all holds.
+    """
+    histories = encoded(goldens, length)
+    best = top_k(scores, histories, goldens.k, filter_seen)
+    count = len(goldens.cases)
+    wrong = [
+        f"case {row} gives {best[row][: len(case.top_k)].tolist()} instead of {list(case.top_k)}"
+        for row, case in enumerate(goldens.cases)
+        if best[row][: len(case.top_k)].tolist() != list(case.top_k)
+    ]
+    shares = [
+        len(set(case.top_k) & set(best[count + row].tolist())) / goldens.k
+        for row, case in enumerate(goldens.random)
+    ]
+    if shares and np.mean(shares) < 0.99:
+        wrong.append(f"{len(shares)} random histories agree at overlap {np.mean(shares):.3f}, less than 0.99")
+    return wrong
+
+
+def encoded(goldens: Goldens, length: int) -> NDArray[np.int32]:
+    """Return the histories of all cases, then of all random ones, as int32 [n, length]."""
+    cases = (*goldens.cases, *goldens.random)
+    histories = np.zeros((len(cases), length), np.int32)
+    for row, case in enumerate(cases):
+        if case.history:
+            histories[row, length - len(case.history) :] = case.history
+    return histories
+
+
+def _allowed(
+    scores: NDArray[np.float32], histories: NDArray[np.int32], filter_seen: bool
+) -> NDArray[np.float32]:
+    masked = scores.astype(np.float32).copy()
+    if filter_seen:
+        np.put_along_axis(masked, histories.astype(np.int64), -np.inf, axis=1)
+    masked[:, 0] = -np.inf
+    return masked
+
+
+def _case(
+    history: NDArray[np.int32], order: NDArray[np.int64], ranked: NDArray[np.float32], k: int
+) -> GoldenCase:
+    return GoldenCase(
+        history=tuple(int(item) for item in history if item),
+        top_k=tuple(int(item) for item in order[:k]),
+        scores=tuple(float(score) for score in ranked[:k]),
+    )

@@ -1,0 +1,71 @@
+"""Pruning with TF-MOT: the smallest weights of Dense kernels and embedding tables become zeros and stay so."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow_model_optimization as tfmot
+
+from edgepack.compress.recipes import Pruning
+from edgepack.keras2 import keras
+from edgepack.models.graphs import transfer
+
+_sparsity = tfmot.sparsity.keras
+_MASK_UPDATES = 20
+_PRUNED = {keras.layers.Dense: "kernel", keras.layers.Embedding: "embeddings"}
+
+
+def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
+    """Return a copy of `model` whose Dense and Embedding layers prune themselves while it is trained.
+
+    `model` is a functional Keras 2 model, `steps_per_epoch` the number of optimizer steps in an epoch of
+    the training to come. No callback is needed: each wrapper counts its training steps in a variable of
+    its own, which a checkpoint of all weights keeps. `strip` ends it.
+    """
+    rules = _rules(settings, steps_per_epoch)
+
+    def wrapped(layer: Any) -> Any:
+        copy = layer.__class__.from_config(layer.get_config())
+        return _sparsity.prune_low_magnitude(copy, **rules) if type(layer) in _PRUNED else copy
+
+    pruned = keras.models.clone_model(model, clone_function=wrapped)
+    transfer(model, pruned, table="", tied=None)
+    for layer in _wrappers(pruned):
+        # The wrapper counts up before it looks, and refuses to prune at step 0.
+        layer.pruning_step.assign(0)
+    return pruned
+
+
+def strip(pruned: Any, plain: Any) -> None:
+    """Copy the weights of `pruned`, masks applied for the last time, into its unwrapped twin `plain`."""
+    for layer in _wrappers(pruned):
+        for weight, mask, _ in layer.pruning_vars:
+            weight.assign(weight * mask)
+    transfer(pruned, plain, table="", tied=None)
+
+
+def zero_share(model: Any) -> dict[str, float]:
+    """Return the share of zeros of each Dense kernel and table of a plain model, by "layer/variable"."""
+    return {
+        f"{layer.name}/{_PRUNED[type(layer)]}": float(np.mean(layer.get_weights()[0] == 0))
+        for layer in model.layers
+        if type(layer) in _PRUNED
+    }
+
+
+def _wrappers(model: Any) -> list[Any]:
+    return [layer for layer in model.layers if hasattr(layer, "pruning_vars")]
+
+
+def _rules(settings: Pruning, steps_per_epoch: int) -> dict[str, Any]:
+    if settings.schedule == "polynomial":
+        # The last update must fall on the last step of the schedule, or the aim is never reached.
+        frequency = max(1, settings.epochs * steps_per_epoch // 2 // _MASK_UPDATES)
+        schedule = _sparsity.PolynomialDecay(
+            0.0, settings.zero_share, 0, frequency * _MASK_UPDATES, frequency=frequency
+        )
+        return {"pruning_schedule": schedule}
+    frequency = max(1, steps_per_epoch // 2)
+    schedule = _sparsity.ConstantSparsity(settings.zero_share, 0, frequency=frequency)
+    if settings.schedule == "2:4":
+        return {"pruning_schedule": schedule, "sparsity_m_by_n": (2, 4)}
+    return {"pruning_schedule": schedule}

@@ -1,0 +1,166 @@
+"""Quantization-aware training: wraps a functional model so that it computes as its int8 file will.
+
+A wrapped model is never loaded from a Keras file (TF-MOT cannot read back what it wrote): build the float
+model again, wrap it, load the weights (`edgepack.compress.weights`).
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import tensorflow_model_optimization as tfmot
+from numpy.typing import NDArray
+
+from edgepack.compress.schemes import PASSING, LayerScheme, rounded_weights, scheme_of
+from edgepack.errors import ConvertError
+from edgepack.keras2 import keras, tf
+from edgepack.models.graphs import AttentionCore, bare_name, transfer
+
+_CALIBRATION_ROWS = 16
+
+
+def wrap(model: Any, *, keep_zeros: bool, float_outputs: bool) -> Any:
+    """Return a copy of `model`, weights included, whose layers round to 8 bits as `schemes` says.
+
+    `model` is a functional Keras 2 model. With `keep_zeros` pruned weights stay pruned. With
+    `float_outputs` the layers that give the model's outputs are not rounded there: 256 levels are too
+    few to rank a catalogue by. This is TF-MOT's `quantize_apply` without its rearranging of layers.
+
+    Raises ConvertError naming a layer of a class that cannot be quantized.
+    """
+    _require_functional(model)
+    last = _output_layers(model) if float_outputs else set()
+
+    def wrapped(layer: Any) -> Any:
+        scheme = scheme_of(layer, keep_zeros=keep_zeros, float_output=layer.name in last)
+        copy = layer.__class__.from_config(_int8_config(layer))
+        return copy if scheme is None else _wrapper(copy, scheme)
+
+    return _copied(model, wrapped)
+
+
+def wrap_tables(model: Any, tied: Collection[str]) -> Any:
+    """Return a copy of `model` whose tables, and the Dense layers named `tied`, have 8-bit weights; no more.
+
+    The way of post-training quantization: it gives a table and its transposed twin one scale and zero
+    point 0, so that an int8 file can store them once. Everything else is the converter's to calibrate.
+    """
+    _require_functional(model)
+
+    def wrapped(layer: Any) -> Any:
+        copy = layer.__class__.from_config(layer.get_config())
+        if isinstance(layer, keras.layers.Embedding) or layer.name in tied:
+            return _wrapper(copy, LayerScheme(rounded_weights(layer) or (), False, False))
+        return copy
+
+    return _copied(model, wrapped)
+
+
+def calibrate(wrapped: Any, plain: Any, histories: NDArray[np.int32]) -> None:
+    """Set every range of `wrapped` from `plain`, the float model that it was made from.
+
+    Output ranges become the least and greatest values that `histories` int32 [n, L] give rise to (and
+    0, which must be exact), where TF-MOT would start at ±6 and take thousands of steps to get away.
+    """
+    quantized = {bare_name(layer.name): layer for layer in wrapped.layers if _output_range(layer)}
+    outputs = {name: _outputs_of(plain.get_layer(name)) for name in quantized}
+    watched = tf.function(keras.Model(plain.inputs, outputs), reduce_retracing=True)
+    lows, highs = dict.fromkeys(outputs, 0.0), dict.fromkeys(outputs, 0.0)
+    for start in range(0, len(histories), _CALIBRATION_ROWS):
+        seen = watched(tf.constant(histories[start : start + _CALIBRATION_ROWS]))
+        for name, values in seen.items():
+            lows[name] = min(lows[name], *(float(tf.reduce_min(v)) for v in values))
+            highs[name] = max(highs[name], *(float(tf.reduce_max(v)) for v in values))
+    for name, layer in quantized.items():
+        low, high = _output_range(layer)
+        low.assign(lows[name])
+        high.assign(highs[name])
+    refresh_weight_ranges(wrapped)
+
+
+def refresh_weight_ranges(wrapped: Any) -> None:
+    """Set the ranges of all rounded weights from the weights as they are now."""
+    for layer in wrapped.layers:
+        for weight, quantizer, ranges in getattr(layer, "_weight_vars", ()):
+            quantizer(weight, True, weights=ranges)
+
+
+def quantized_table(wrapped: Any, table: str) -> Callable[[], Any]:
+    """Return a function that gives the rounded rows of Embedding `table`, float32 [V + 1, d].
+
+    For the loss of an encoder, which scores against the table outside of the graph: call it after the
+    model, whose forward pass sets the range. Gradients pass straight through the rounding.
+    """
+    layer = next(layer for layer in wrapped.layers if bare_name(layer.name) == table)
+    weight, quantizer, ranges = layer._weight_vars[0]
+    return lambda: quantizer(weight, False, weights=ranges)
+
+
+def carry(trained: Any, serving: Any, *, table: str, tied: str | None) -> None:
+    """Copy weights and ranges of the wrapped `trained` into the wrapped `serving`; `tied` gets the table's."""
+    transfer(trained, serving, table=table, tied=tied)
+    refresh_weight_ranges(serving)
+
+
+def weight_scales(wrapped: Any) -> dict[str, float]:
+    """Return the scale of each rounded weight, by "layer/variable": greatest magnitude / 127."""
+    scales = {}
+    for layer in wrapped.layers:
+        for weight, _, ranges in getattr(layer, "_weight_vars", ()):
+            variable = weight.name.split("/")[-1].split(":")[0]
+            scales[f"{bare_name(layer.name)}/{variable}"] = float(ranges["max_var"].numpy()) / 127
+    return scales
+
+
+def _copied(model: Any, clone_function: Callable[[Any], Any]) -> Any:
+    copy = keras.models.clone_model(model, clone_function=clone_function)
+    transfer(model, copy, table="", tied=None)
+    refresh_weight_ranges(copy)
+    return copy
+
+
+def _wrapper(layer: Any, scheme: LayerScheme) -> Any:
+    return tfmot.quantization.keras.QuantizeWrapperV2(layer, scheme)
+
+
+def _int8_config(layer: Any) -> dict[str, Any]:
+    config: dict[str, Any] = layer.get_config()
+    # TFLite's int8 SOFTMAX always gives steps of 1/256: training has to live with them.
+    return {**config, "int8_weights": True} if isinstance(layer, AttentionCore) else config
+
+
+def _output_range(layer: Any) -> tuple[Any, Any] | None:
+    ranges = getattr(layer, "_output_quantizer_vars", None)
+    return (ranges["min_var"], ranges["max_var"]) if ranges else None
+
+
+def _outputs_of(layer: Any) -> list[Any]:
+    return [layer.get_output_at(node) for node in range(len(layer._inbound_nodes))]
+
+
+def _output_layers(model: Any) -> set[str]:
+    """Return the layers whose values reach an output with nothing but moving in between."""
+    names = set()
+    for tensor in model.outputs:
+        layer = tensor._keras_history.layer
+        while isinstance(layer, PASSING) and not isinstance(layer, keras.layers.InputLayer):
+            layer = layer.inbound_nodes[0].inbound_layers
+        names.add(layer.name)
+    return names
+
+
+def _require_functional(model: Any) -> None:
+    if not getattr(model, "_is_graph_network", False):
+        raise ConvertError(
+            f"model '{model.name}'",
+            f"it is a {type(model).__name__} with a call() of its own",
+            allowed="only functional and Sequential models can be taken apart into layers",
+            remedy="Build it as keras.Model(inputs, outputs), or use the recipe `ptq`.",
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            raise ConvertError(
+                f"layer '{layer.name}'",
+                "it is a model inside the model",
+                remedy="Build its layers into the outer model, or use the recipe `ptq`.",
+            )

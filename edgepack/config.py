@@ -1,0 +1,122 @@
+"""`edgepack.toml` read into frozen structs; an unknown key is an error that suggests the right one."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edgepack.errors import ConfigError
+from edgepack.profiles import Budget, decode_toml
+
+Scalar = bool | int | float | str
+
+
+class _Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class ShopConfig(_Checked, frozen=True, kw_only=True):
+    """The embedded synthetic shop: catalogue size, customers and seed."""
+
+    items: int = 2_000
+    users: int | None = None
+    seed: int = 7
+
+
+class DataConfig(_Checked, frozen=True, kw_only=True):
+    """Where the log is and how it is read: one of `path`, `set` (a public set by name) or `shop`.
+
+    `columns` and `cleaning` hold the keys of `data.read.Columns` and `data.clean.CleaningRules`.
+    """
+
+    path: str | None = None
+    set: str | None = None
+    shop: ShopConfig | None = None
+    format: str | None = None
+    columns: dict[str, str] = {}
+    cleaning: dict[str, Scalar | None] = {}
+    split: Literal["leave-one-out", "next-basket"] | None = None
+
+
+class ModelConfig(_Checked, frozen=True, kw_only=True):
+    """The recommender: a `family` of `models/`, or the user's own `file`; L is `history_length`."""
+
+    family: str | None = None
+    file: str | None = None
+    history_length: int = 50
+    hyper: dict[str, Scalar] = {}
+
+
+class CompressConfig(_Checked, frozen=True, kw_only=True):
+    """Recipes beside the float model; each becomes candidates in every quantized format."""
+
+    recipes: tuple[str, ...] = ("ptq", "qat", "prune50-qat")
+    training: dict[str, Scalar] = {}
+
+
+class TargetsConfig(_Checked, frozen=True, kw_only=True):
+    """Globs of target names, and a folder with the user's own profiles."""
+
+    names: tuple[str, ...] = ("*",)
+    folder: str | None = None
+
+
+class QualityConfig(_Checked, frozen=True, kw_only=True):
+    """How ranking is judged: the K of every @K metric, seen items filtered or not, the noise floor.
+
+    `noise_floor` trains the float model once more with another seed, so that the overlap of two equal
+    models stands beside every overlap.
+    """
+
+    k: int = 10
+    filter_seen: bool = True
+    noise_floor: bool = True
+
+
+class Config(_Checked, frozen=True, kw_only=True):
+    """One build. `budget` maps a target glob to limits that replace the profile's own."""
+
+    name: str = "recommender"
+    seed: int = 1
+    prefer: Literal["download", "latency"] = "download"
+    data: DataConfig
+    model: ModelConfig = ModelConfig(family="sasrec")
+    training: dict[str, Scalar] = {}
+    compress: CompressConfig = CompressConfig()
+    targets: TargetsConfig = TargetsConfig()
+    quality: QualityConfig = QualityConfig()
+    budget: dict[str, Budget] = {}
+
+
+DEFAULT = Path(__file__).parent / "default.toml"
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a build's configuration. Raises ConfigError naming file, key and remedy."""
+    config = decode_toml(path, Config)
+    _exactly_one(path, "data", {key: getattr(config.data, key) for key in ("path", "set", "shop")})
+    _exactly_one(path, "model", {key: getattr(config.model, key) for key in ("family", "file")})
+    if config.model.history_length < 1:
+        raise ConfigError(
+            f"{path}: model.history_length",
+            f"is {config.model.history_length}",
+            allowed="it counts items, at least 1",
+            remedy="Set it to the number of newest items the model looks at.",
+        )
+    return config
+
+
+def _exactly_one(path: Path, table: str, choices: dict[str, object]) -> None:
+    given = [key for key, value in choices.items() if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"{path}: [{table}]",
+            f"sets {' and '.join(given) or 'none'} of {', '.join(choices)}",
+            allowed="exactly one names the source",
+            remedy=f"Keep one of {', '.join(choices)}.",
+        )
+
+
+def beside(config_path: Path, name: str) -> Path:
+    """Return `name` as a path, relative to the folder of the configuration file that mentions it."""
+    return (config_path.parent / name).resolve()

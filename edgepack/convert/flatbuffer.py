@@ -1,0 +1,261 @@
+"""Reads and writes .tflite files through their schema: small pure functions from bytes to bytes or facts.
+
+Only the schema that comes with LiteRT is needed, no TensorFlow. Constants are known by the layer that
+reads them (`item_embedding/table`, `block0_ffn_in/weights`), since converters name them at will.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from edgepack.errors import ConvertError
+
+_IDENTIFIER = b"TFL3"
+_BUFFER_ALIGNMENT_BYTES = 16
+OPERATORS: dict[int, str] = {
+    code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
+}
+_TYPES: dict[int, Any] = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64,
+    schema.TensorType.BOOL: np.bool_,
+}
+_FLOATING = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+# Operator and position of the input -> what the constant there is to its layer.
+_ROLES = {
+    ("GATHER", 0): "table",
+    ("EMBEDDING_LOOKUP", 1): "table",
+    ("FULLY_CONNECTED", 1): "weights",
+    ("FULLY_CONNECTED", 2): "bias",
+    ("BATCH_MATMUL", 1): "weights",
+    ("CONV_2D", 1): "weights",
+}
+
+
+class Constant(NamedTuple):
+    """One constant tensor: its name, values as stored, and quantization (empty arrays for none)."""
+
+    name: str
+    values: NDArray[Any]
+    scales: NDArray[np.float32]
+    zero_point: int
+
+
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    # The schema asks for 16-byte alignment of constants, which the generated Python code forgets.
+    def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802
+        if x.dtype == np.uint8:
+            self.Prep(_BUFFER_ALIGNMENT_BYTES, x.size)
+        return int(super().CreateNumpyVector(x))
+
+
+def read(model: bytes) -> Any:
+    """Return the schema's ModelT of a .tflite file. Raises ConvertError when it is none."""
+    if model[4:8] != _IDENTIFIER:
+        raise ConvertError(
+            "TFLite file",
+            f"its identifier is {model[4:8]!r}",
+            allowed="a .tflite file says b'TFL3' there",
+            remedy="Give a model that TFLiteConverter wrote.",
+        )
+    return schema.ModelT.InitFromPackedBuf(model, 0)
+
+
+def write(model: Any) -> bytes:
+    """Return the bytes of a ModelT: the same bytes for the same model, constants aligned to 16 bytes."""
+    builder = _AlignedBuilder(1 << 20)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def op_list(model: bytes) -> tuple[str, ...]:
+    """Return the operators as "NAME vVERSION x COUNT", sorted: what a runtime must know to run the file."""
+    read_model = read(model)
+    counts = Counter(
+        (operator_name(read_model, operator), read_model.operatorCodes[operator.opcodeIndex].version)
+        for graph in read_model.subgraphs
+        for operator in graph.operators
+    )
+    return tuple(f"{name} v{version} x {count}" for (name, version), count in sorted(counts.items()))
+
+
+def constants(model: bytes) -> tuple[Constant, ...]:
+    """Return every constant tensor of the file once, in the file's order."""
+    read_model = read(model)
+    seen: set[int] = set()
+    found = []
+    for graph in read_model.subgraphs:
+        names = _constant_names(read_model, graph)
+        for index, tensor in enumerate(graph.tensors):
+            if tensor.buffer in seen or not _is_constant(read_model, tensor) or tensor.type not in _TYPES:
+                continue
+            seen.add(tensor.buffer)
+            found.append(_constant(read_model, tensor, names.get(index, _text(tensor.name))))
+    return tuple(found)
+
+
+def tables(model: bytes) -> dict[str, int]:
+    """Return the bytes of each embedding table (the constants that rows are looked up in), by name."""
+    return {c.name: c.values.nbytes for c in constants(model) if c.name.endswith("/table")}
+
+
+def zero_share(model: bytes) -> dict[str, float]:
+    """Return the share of zeros of every weight matrix and table in the file, by name.
+
+    A quantized zero is a value equal to the zero point. Shape arithmetic, biases and norms are left out.
+    """
+    weights = (c for c in constants(model) if c.name.endswith(("/table", "/weights")))
+    return {c.name: float(np.mean(c.values == c.zero_point)) for c in weights}
+
+
+def scales(model: bytes) -> dict[str, NDArray[np.float32]]:
+    """Return the quantization scales of every weight matrix and table: one value, or one a channel."""
+    weights = (c for c in constants(model) if c.name.endswith(("/table", "/weights")))
+    return {c.name: c.scales for c in weights if len(c.scales)}
+
+
+def is_all_integer(model: bytes) -> bool:
+    """Return True when every operator works on integers only, the last DEQUANTIZE of the scores apart."""
+    read_model = read(model)
+    for graph in read_model.subgraphs:
+        for operator in graph.operators:
+            read_by = [graph.tensors[i] for i in operator.inputs if i >= 0]
+            if any(tensor.type in _FLOATING for tensor in read_by):
+                return False
+            made = [graph.tensors[i] for i in operator.outputs]
+            if any(t.type in _FLOATING for t in made) and operator_name(read_model, operator) != "DEQUANTIZE":
+                return False
+    return True
+
+
+def canonical(model: bytes, output_name: str = "scores") -> bytes:
+    """Return the file in a form that depends on the model alone, the output called `output_name`.
+
+    Inputs are named as in the signature, constants after the layers that read them. Constants with
+    equal bytes are stored once: a table that is both looked up in and multiplied with (tied weights)
+    then takes its place a single time.
+    """
+    read_model = read(model)
+    for signature in read_model.signatureDefs or ():
+        signature.outputs[0].name = output_name.encode()
+        tensors = read_model.subgraphs[signature.subgraphIndex].tensors
+        for entry in (*signature.inputs, *signature.outputs):
+            tensors[entry.tensorIndex].name = entry.name
+    for graph in read_model.subgraphs:
+        for index, name in _constant_names(read_model, graph).items():
+            graph.tensors[index].name = name.encode()
+    _share_buffers(read_model)
+    return write(read_model)
+
+
+def _share_buffers(model: Any) -> None:
+    first: dict[bytes, int] = {}
+    renumbered: dict[int, int] = {}
+    kept: list[Any] = []
+    for index, buffer in enumerate(model.buffers):
+        data = b"" if buffer.data is None else bytes(buffer.data)
+        # Buffer 0 is by convention the empty one, which tensors without constants point to.
+        if index and data in first:
+            renumbered[index] = first[data]
+            continue
+        renumbered[index] = first[data] = len(kept)
+        kept.append(buffer)
+    model.buffers = kept
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = renumbered[tensor.buffer]
+    for entry in model.metadata or ():
+        entry.buffer = renumbered[entry.buffer]
+
+
+def _constant_names(model: Any, graph: Any) -> dict[int, str]:
+    """Return the index and canonical name of each constant that a weight-bearing operator reads."""
+    # A float16 constant goes through a DEQUANTIZE first.
+    source = {
+        operator.outputs[0]: operator.inputs[0]
+        for operator in graph.operators
+        if operator_name(model, operator) == "DEQUANTIZE"
+    }
+    outputs = _output_names(model)
+    names: dict[int, str] = {}
+    for role, position, operator in _weighted(model, graph):
+        index = int(source.get(operator.inputs[position], operator.inputs[position]))
+        if index < 0 or index in names or not _is_constant(model, graph.tensors[index]):
+            continue
+        made = int(operator.outputs[0])
+        path = outputs.get(made) or _after(model, graph, made, outputs) or _text(graph.tensors[made].name)
+        names[index] = _unused(f"{_layer(path)}/{role}", set(names.values()))
+    return names
+
+
+def _weighted(model: Any, graph: Any) -> Iterator[tuple[str, int, Any]]:
+    for operator in graph.operators:
+        for position in range(len(operator.inputs)):
+            role = _ROLES.get((operator_name(model, operator), position))
+            if role is not None:
+                yield role, position, operator
+
+
+def _after(model: Any, graph: Any, index: int, outputs: dict[int, str]) -> str | None:
+    """Return the output's name when only a DEQUANTIZE stands between it and the tensor."""
+    for operator in graph.operators:
+        if operator_name(model, operator) == "DEQUANTIZE" and operator.inputs[0] == index:
+            return outputs.get(int(operator.outputs[0]))
+    return None
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Return `name`, numbered from the second tensor that would be called so."""
+    numbered = (name if n == 1 else f"{name}{n}" for n in range(1, len(taken) + 2))
+    return next(candidate for candidate in numbered if candidate not in taken)
+
+
+def _output_names(model: Any) -> dict[int, str]:
+    return {
+        int(entry.tensorIndex): _text(entry.name)
+        for signature in model.signatureDefs or ()
+        for entry in signature.outputs
+    }
+
+
+def _layer(path: str) -> str:
+    """Return the layer in a tensor's path: "wrapper/model/quant_ffn/Relu;..." -> "ffn"."""
+    parts = path.split(";")[0].split("/")
+    layer = parts[2] if len(parts) > 2 else parts[0]
+    return layer.removeprefix("quant_")
+
+
+def _constant(model: Any, tensor: Any, name: str) -> Constant:
+    data = model.buffers[tensor.buffer].data
+    shape = () if tensor.shape is None else tuple(tensor.shape)
+    values = np.frombuffer(bytes(data), _TYPES[tensor.type]).reshape(shape)
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None:
+        return Constant(name, values, np.zeros(0, np.float32), 0)
+    return Constant(name, values, np.asarray(quantization.scale), int(quantization.zeroPoint[0]))
+
+
+def _is_constant(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """Return an operator's name as in the schema (`FULLY_CONNECTED`), or its custom code."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return _text(code.customCode)
+    return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,137 @@
+"""Gives an all-integer .tflite file float32 scores that do not tie, at no cost in bytes.
+
+In an int8 file the scores have 256 levels at most, so thousands of items tie and the top of the list
+depends on the order of ties. Here the last layer keeps its int8 weights but adds up in float32.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgepack.convert import flatbuffer
+from edgepack.errors import ConvertError
+
+# What may stand between the last FULLY_CONNECTED and the scores, and works on float32 as it is.
+_PASSING = {"RESHAPE": 1, "LOGISTIC": 1, "SQUEEZE": 1}
+# Hybrid FULLY_CONNECTED: float32 activations, int8 weights of one scale, inputs quantized row by row with
+# a zero point. Version 9 is in tflite-runtime 2.14; 12 (a scale per channel) is not.
+_HYBRID_VERSION = 9
+
+
+class _Tail(NamedTuple):
+    scoring: Any
+    passing: list[Any]
+    dequantize: Any
+
+
+def float_scores(model: bytes) -> bytes:
+    """Return the file with `FULLY_CONNECTED int8 -> DEQUANTIZE` turned into `DEQUANTIZE -> FULLY_CONNECTED`.
+
+    `model` is a TFLite file whose one graph ends so (RESHAPE or LOGISTIC may stand between). The last
+    layer's weights stay int8 and, if tied, stay shared with the item table.
+    Raises ConvertError when the file ends otherwise, or its last weights have a scale per channel.
+    """
+    read_model = flatbuffer.read(model)
+    graph = read_model.subgraphs[0]
+    tail = _tail(read_model, graph)
+    _require_one_scale(graph.tensors[tail.scoring.inputs[1]])
+
+    opened = _add_float_tensor(graph, int(tail.scoring.inputs[0]))
+    dequantize = schema.OperatorT()
+    dequantize.opcodeIndex = tail.dequantize.opcodeIndex
+    dequantize.inputs, dequantize.outputs = _indices(tail.scoring.inputs[0]), _indices(opened)
+
+    tail.scoring.inputs = _indices(opened, *tail.scoring.inputs[1:])
+    _bias_to_float(read_model, graph, tail.scoring)
+    _to_hybrid(read_model, tail.scoring)
+    for operator in (tail.scoring, *tail.passing):
+        _to_float(graph.tensors[operator.outputs[0]])
+    for operator in tail.passing:
+        version = _PASSING[flatbuffer.operator_name(read_model, operator)]
+        operator.opcodeIndex = _with_version(read_model, operator.opcodeIndex, version)
+    last = tail.passing[-1] if tail.passing else tail.scoring
+    last.outputs = tail.dequantize.outputs
+
+    graph.operators.insert(graph.operators.index(tail.scoring), dequantize)
+    graph.operators.remove(tail.dequantize)
+    return flatbuffer.write(read_model)
+
+
+def _tail(model: Any, graph: Any) -> _Tail:
+    made_by = {int(operator.outputs[0]): operator for operator in graph.operators}
+    dequantize = made_by[int(graph.outputs[0])]
+    names: list[str] = [flatbuffer.operator_name(model, dequantize)]
+    passing: list[Any] = []
+    operator = dequantize
+    while names == ["DEQUANTIZE"] or names[-1] in _PASSING:
+        operator = made_by.get(int(operator.inputs[0]))
+        names.append(flatbuffer.operator_name(model, operator) if operator is not None else "its input")
+        if names[-1] in _PASSING:
+            passing.insert(0, operator)
+    if names[0] != "DEQUANTIZE" or names[-1] != "FULLY_CONNECTED":
+        raise ConvertError(
+            "tflite-int8-f32scores",
+            f"the graph ends with {' <- '.join(names)}",
+            allowed="it must end with a Dense layer and nothing but Reshape or sigmoid after it",
+            remedy="Use tflite-int8, or make a Dense layer the last one.",
+        )
+    return _Tail(operator, passing, dequantize)
+
+
+def _require_one_scale(weights: Any) -> None:
+    if len(weights.quantization.scale) != 1:
+        raise ConvertError(
+            "tflite-int8-f32scores",
+            f"the last layer's weights have {len(weights.quantization.scale)} scales",
+            allowed="tflite-runtime 2.14 runs one scale for the whole matrix",
+            remedy="Convert with one scale per tensor for Dense layers.",
+        )
+
+
+def _add_float_tensor(graph: Any, like: int) -> int:
+    tensor = copy.copy(graph.tensors[like])
+    tensor.name = b"hidden_float32"
+    _to_float(tensor)
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _to_float(tensor: Any) -> None:
+    tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+
+
+def _bias_to_float(model: Any, graph: Any, scoring: Any) -> None:
+    if len(scoring.inputs) < 3 or scoring.inputs[2] < 0:
+        return
+    bias = graph.tensors[scoring.inputs[2]]
+    stored = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.int32)
+    values = (stored * np.float64(bias.quantization.scale[0])).astype(np.float32)
+    # A buffer of its own: shared ones may serve other tensors.
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    bias.buffer = len(model.buffers) - 1
+    _to_float(bias)
+
+
+def _to_hybrid(model: Any, scoring: Any) -> None:
+    scoring.builtinOptions.asymmetricQuantizeInputs = True
+    scoring.builtinOptions.quantizedBiasType = 0
+    scoring.opcodeIndex = _with_version(model, scoring.opcodeIndex, _HYBRID_VERSION)
+
+
+def _with_version(model: Any, index: int, version: int) -> int:
+    """Return the index of operator code `index` in `version`, added where it is missing."""
+    for other, code in enumerate(model.operatorCodes):
+        if code.builtinCode == model.operatorCodes[index].builtinCode and code.version == version:
+            return other
+    code = copy.copy(model.operatorCodes[index])
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _indices(*tensors: Any) -> Any:
+    return np.asarray(tensors, np.int32)

@@ -1,0 +1,141 @@
+"""Keras serving graph to ONNX in every format that a web target can run."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from edgepack.convert import onnx_quantize
+from edgepack.convert.onnx_graph import (
+    ANONYMOUS,
+    Array,
+    Graph,
+    attribute,
+    op_list,
+    parse,
+    ranks,
+    renamed,
+    table_bytes,
+    to_bytes,
+    zero_share,
+)
+from edgepack.convert.ort_format import to_ort
+from edgepack.errors import ConvertError, did_you_mean
+
+if TYPE_CHECKING:
+    from edgepack.keras2 import keras
+
+__all__ = ["FORMATS", "convert", "export", "op_list", "quantized", "table_bytes", "zero_share"]
+
+_OPSET = 17
+
+_VARIANTS: dict[str, Callable[[Graph, NDArray[np.int32]], Graph]] = {
+    "float32": lambda graph, calibration: graph,
+    "float16": lambda graph, calibration: onnx_quantize.float16(graph),
+    "dynamic": lambda graph, calibration: onnx_quantize.dynamic(graph),
+    "qdq": lambda graph, calibration: onnx_quantize.qdq(
+        graph, onnx_quantize.measured_ranges(graph, calibration)
+    ),
+}
+FORMATS = tuple(f"{container}-{variant}" for container in ("onnx", "ort") for variant in _VARIANTS)
+
+
+def convert(
+    serving: "keras.Model",
+    format: str,
+    *,
+    length: int,
+    calibration: NDArray[np.int32],
+) -> bytes:
+    """Return a serving graph as an ONNX or .ort file in one of FORMATS.
+
+    `calibration`: int32 [n, length], histories from which `qdq` reads the ranges of activations. The
+    bytes depend on the graph and its weights alone, not on the process.
+
+    Raises ConvertError for an unknown format or a graph that ONNX cannot say.
+    """
+    return quantized(export(serving, length=length), format, calibration)
+
+
+def quantized(float_onnx: bytes, format: str, calibration: NDArray[np.int32]) -> bytes:
+    """Return a float ONNX model, canonical or not, in one of FORMATS; see `convert`."""
+    container, _, variant = format.partition("-")
+    if format not in FORMATS:
+        raise ConvertError(
+            f"format '{format}'",
+            "is not an ONNX format",
+            allowed=f"formats are {', '.join(FORMATS)}",
+            remedy=f"{did_you_mean(format, list(FORMATS))}Take one of them.",
+        )
+    data = to_bytes(_VARIANTS[variant](parse(float_onnx), calibration))
+    # Folding constants would write every float16 weight out a second time, as float32.
+    return to_ort(data, folds_constants=variant != "float16") if container == "ort" else data
+
+
+def export(serving: "keras.Model", *, length: int) -> bytes:
+    """Return a serving graph as float32 ONNX in canonical form: batch 1, static shapes, one tied table.
+
+    Every integer input keeps its name; an open length becomes `length`. The output is called `scores`.
+
+    Raises ConvertError naming the operator when ONNX has no counterpart for one.
+    """
+    import tf2onnx
+
+    from edgepack.keras2 import tf
+
+    signature = [
+        tf.TensorSpec((1, *(size or length for size in tensor.shape[1:])), tensor.dtype, name=tensor.name)
+        for tensor in serving.inputs
+    ]
+    try:
+        model, _ = tf2onnx.convert.from_keras(serving, input_signature=signature, opset=_OPSET)
+    except (ValueError, RuntimeError, NotImplementedError, KeyError) as error:
+        raise ConvertError(
+            f"model '{serving.name}'",
+            f"cannot be written as ONNX ({str(error).splitlines()[0]})",
+            remedy="Replace the layer it names, or leave the web targets out.",
+        ) from error
+    graph = parse(model.SerializeToString(), f"model '{serving.name}'")
+    names = {graph.outputs[0].name: "scores"} if len(graph.outputs) == 1 else {}
+    variables = {variable.name.split(":")[0]: variable.numpy() for variable in serving.weights}
+    return to_bytes(tied(renamed(graph, names | _weight_names(graph, variables))))
+
+
+def _weight_names(graph: Graph, variables: Mapping[str, Array]) -> dict[str, str]:
+    """Return the Keras variable's name for every weight of its content, else an anonymous one."""
+    known = {(array.shape, array.tobytes()): name for name, array in sorted(variables.items(), reverse=True)}
+    return {
+        tensor: known.get((array.shape, array.tobytes()), f"{ANONYMOUS}_{i}")
+        for i, (tensor, array) in enumerate(graph.weights.items())
+    }
+
+
+def tied(graph: Graph) -> Graph:
+    """Return the graph with products by a transposed table changed to read the looked-up table itself."""
+    tables = {n.input[0]: graph.weights[n.input[0]] for n in graph.nodes if _is_look_up(n, graph)}
+    known = ranks(graph)
+    nodes = []
+    for node in graph.nodes:
+        is_plain = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+        matrix = graph.weights.get(node.input[1]) if is_plain and len(node.input) > 1 else None
+        table = next((name for name, array in tables.items() if _is_transpose(matrix, array)), None)
+        if table is None or known.get(node.input[0]) != 2:
+            nodes.append(node)
+        else:
+            inputs = [node.input[0], table, *node.input[2:]]
+            gemm = helper.make_node("Gemm", inputs, list(node.output), transB=1)
+            gemm.attribute.extend(node.attribute)
+            nodes.append(gemm)
+    return graph._replace(nodes=nodes)
+
+
+def _is_look_up(node: onnx.NodeProto, graph: Graph) -> bool:
+    table = graph.weights.get(node.input[0]) if node.op_type == "Gather" else None
+    return table is not None and table.ndim == 2
+
+
+def _is_transpose(matrix: Array | None, table: Array) -> bool:
+    return matrix is not None and matrix.shape == table.shape[::-1] and np.array_equal(matrix, table.T)

@@ -1,0 +1,252 @@
+"""Smaller ONNX files from a float one: float16 weights, dynamic int8, static QDQ (U8 inputs, S8 weights).
+
+Only products with a stored matrix and look-ups in a stored table are quantized. Masks, softmax, residuals
+and normalization stay float, so that a large negative mask never eats the range of a quantized tensor, and
+scores come out of an int32 accumulator, so that they do not tie. Weights are symmetric (zero stays zero):
+one scale per column for a matrix that is only multiplied with, one scale for a table. A table that is both
+looked up and multiplied with is stored once, transposed, because integer products cannot transpose.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from edgepack.convert.onnx_graph import ANONYMOUS, Array, Graph, attribute, ranks, to_bytes
+
+Ranges = dict[str, tuple[float, float]]
+Nodes = list[onnx.NodeProto]
+
+_SMALLEST_MATRIX = 256  # elements; below it the extra node costs more than the bytes it saves
+_FLOAT16_MAX = 65_504.0
+
+
+class Product(NamedTuple):
+    """A MatMul or Gemm with a stored matrix: `activation` x `weight` (+ `bias`, "" if none) -> `output`."""
+
+    activation: str
+    weight: str
+    is_transposed: bool
+    bias: str
+    output: str
+
+
+class Stored(NamedTuple):
+    """An int8 weight: `values` = weight (transposed if so flagged) / `scale`, a scalar or one per column."""
+
+    name: str
+    values: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    is_transposed: bool
+
+
+Multiply = Callable[[Product, Stored, dict[str, Array]], Nodes]
+"""Return the nodes of one product; constants that they need are added to the weights handed in."""
+
+
+def float16(graph: Graph) -> Graph:
+    """Store matrices as float16; a look-up casts the rows it found, every other use casts the whole."""
+    weights = {name: a.astype(np.float16) if _fits_float16(a) else a for name, a in graph.weights.items()}
+    halved = {name for name in weights if weights[name].dtype != graph.weights[name].dtype}
+    nodes = [_cast(name, f"{name}/float32", TensorProto.FLOAT) for name in sorted(halved)]
+    for node in graph.nodes:
+        if node.op_type == "Gather" and node.input[0] in halved:
+            rows = f"{node.output[0]}/float16"
+            nodes += [_like(node, node.input, [rows]), _cast(rows, node.output[0], TensorProto.FLOAT)]
+        else:
+            nodes.append(_like(node, [f"{n}/float32" if n in halved else n for n in node.input], node.output))
+    return graph._replace(nodes=nodes, weights=weights)
+
+
+def _fits_float16(array: Array) -> bool:
+    return _is_matrix(array) and float(np.abs(array).max()) < _FLOAT16_MAX
+
+
+def dynamic(graph: Graph) -> Graph:
+    """Quantize to int8; the range of each activation is found anew in every run."""
+    return _quantized(graph, _dynamic_product)
+
+
+def qdq(graph: Graph, ranges: Ranges) -> Graph:
+    """Quantize to int8 with fixed activation ranges, tensor -> (min, max), as of `measured_ranges`."""
+
+    def multiply(product: Product, weight: Stored, weights: dict[str, Array]) -> Nodes:
+        return _qdq_product(product, weight, weights, *ranges[product.activation])
+
+    return _quantized(graph, multiply)
+
+
+def measured_ranges(graph: Graph, calibration: NDArray[np.int32]) -> Ranges:
+    """Return (min, max) over `calibration`, int32 [n, L], of each tensor that enters a product."""
+    import onnxruntime
+
+    wanted = sorted({product.activation for product in _products(graph).values()})
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # sums are then added in one order, whatever the machine
+    session = onnxruntime.InferenceSession(
+        to_bytes(graph._replace(outputs=outputs)), options, providers=["CPUExecutionProvider"]
+    )
+    lows, highs = np.zeros(len(wanted)), np.zeros(len(wanted))  # a range always holds zero
+    for row in calibration.astype(np.int32):
+        found = session.run(wanted, {graph.inputs[0].name: row[None]})
+        lows = np.minimum(lows, [value.min() for value in found])
+        highs = np.maximum(highs, [value.max() for value in found])
+    return {name: (float(lows[i]), float(highs[i])) for i, name in enumerate(wanted)}
+
+
+def _quantized(graph: Graph, multiply: Multiply) -> Graph:
+    products = _products(graph)
+    stored = {weight.name: weight for weight in _stored(graph, products)}
+    weights = {name: array for name, array in graph.weights.items() if name not in stored}
+    for weight in stored.values():
+        zero = np.zeros(weight.scale.shape, np.int8)
+        weights |= {
+            weight.name: weight.values,
+            f"{weight.name}/scale": weight.scale,
+            _zero_name(weight): zero,
+        }
+    nodes: Nodes = []
+    for node in graph.nodes:
+        product = products.get(node.output[0])
+        if product is not None and product.is_transposed == stored[product.weight].is_transposed:
+            nodes += multiply(product, stored[product.weight], weights)
+        elif _is_look_up(node, stored):
+            nodes += _looked_up(node, stored[node.input[0]])
+        else:
+            inputs = [f"{name}/float32" if name in stored else name for name in node.input]
+            nodes.append(_like(node, inputs, node.output))
+    for weight in stored.values():
+        nodes += _whole(weight)
+    return graph._replace(nodes=nodes, weights=weights)
+
+
+def _is_look_up(node: onnx.NodeProto, stored: Mapping[str, Stored]) -> bool:
+    is_by_row = node.op_type == "Gather" and attribute(node, "axis", 0) == 0
+    return is_by_row and node.input[0] in stored
+
+
+def _products(graph: Graph) -> dict[str, Product]:
+    known = ranks(graph)
+    return {
+        node.output[0]: _as_product(node)
+        for node in graph.nodes
+        if node.op_type in ("MatMul", "Gemm")
+        and node.input[0] not in graph.weights
+        and _is_matrix(graph.weights.get(node.input[1]))
+        and known.get(node.input[0], 0) >= 2
+        and (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0))
+        == (1, 1, 0)
+    }
+
+
+def _as_product(node: onnx.NodeProto) -> Product:
+    bias = node.input[2] if len(node.input) > 2 else ""
+    is_transposed = bool(attribute(node, "transB", 0))
+    return Product(node.input[0], node.input[1], is_transposed, bias, node.output[0])
+
+
+def _is_matrix(array: Array | None) -> bool:
+    return (
+        array is not None and array.dtype == np.float32 and array.ndim == 2 and array.size >= _SMALLEST_MATRIX
+    )
+
+
+def _stored(graph: Graph, products: dict[str, Product]) -> Iterator[Stored]:
+    for name, array in graph.weights.items():
+        if not _is_matrix(array):
+            continue
+        turns = {product.is_transposed for product in products.values() if product.weight == name}
+        readers = [node for node in graph.nodes if name in node.input]
+        is_transposed = turns == {True}
+        values = np.ascontiguousarray(array.T) if is_transposed else array
+        is_product_only = len(turns) == 1 and all(node.output[0] in products for node in readers)
+        peaks = np.abs(values).max(axis=0 if is_product_only else None)
+        scale = np.where(peaks > 0, peaks / 127, 1).astype(np.float32)
+        yield Stored(name, np.rint(values / scale).clip(-127, 127).astype(np.int8), scale, is_transposed)
+
+
+def _looked_up(node: onnx.NodeProto, weight: Stored) -> Nodes:
+    """Gather int8 rows, then dequantize those alone: dequantizing the table first takes 40 times as long."""
+    output, rows, ids = node.output[0], f"{node.output[0]}/int8", node.input[1]
+    if not weight.is_transposed:
+        return [_like(node, [weight.name, ids], [rows]), _dequantized(weight, rows, output)]
+    # Columns of the transposed table: [width, *ids] comes out, [*ids, width] is wanted.
+    columns = f"{output}/columns"
+    return [
+        helper.make_node("Gather", [weight.name, ids], [columns], axis=1),
+        helper.make_node("Transpose", [columns], [rows], perm=[1, 2, 0]),
+        _dequantized(weight, rows, output),
+    ]
+
+
+def _whole(weight: Stored) -> Nodes:
+    """Dequantize the whole weight, for other uses (`to_bytes` drops this where there are none)."""
+    straight, turned = f"{weight.name}/float32", f"{weight.name}/turned"
+    if not weight.is_transposed:
+        return [_dequantized(weight, weight.name, straight)]
+    turn = helper.make_node("Transpose", [turned], [straight], perm=[1, 0])
+    return [_dequantized(weight, weight.name, turned), turn]
+
+
+def _dequantized(weight: Stored, source: str, output: str) -> onnx.NodeProto:
+    # Without a zero point, onnxruntime's QDQPropagation puts in a QuantizeLinear that takes the default,
+    # uint8, and cuts off every negative value.
+    inputs = [source, f"{weight.name}/scale", _zero_name(weight)]
+    axis = {"axis": 1} if weight.scale.ndim else {}
+    return helper.make_node("DequantizeLinear", inputs, [output], **axis)
+
+
+def _zero_name(weight: Stored) -> str:
+    return f"{ANONYMOUS}_{weight.name}/zero"
+
+
+def _dynamic_product(product: Product, weight: Stored, weights: dict[str, Array]) -> Nodes:
+    # onnxruntime fuses exactly this pattern into MatMulIntegerToFloat or DynamicQuantizeMatMul.
+    quantized, scale, zero = (f"{product.activation}/{part}" for part in ("uint8", "scale", "zero"))
+    total, cast, factor = (f"{product.output}/{part}" for part in ("int32", "cast", "factor"))
+    return [
+        helper.make_node("DynamicQuantizeLinear", [product.activation], [quantized, scale, zero]),
+        helper.make_node("MatMulInteger", [quantized, weight.name, zero], [total]),
+        _cast(total, cast, TensorProto.FLOAT),
+        helper.make_node("Mul", [scale, f"{weight.name}/scale"], [factor]),
+        *_with_bias(helper.make_node("Mul", [cast, factor], [product.output]), product),
+    ]
+
+
+def _qdq_product(
+    product: Product, weight: Stored, weights: dict[str, Array], low: float, high: float
+) -> Nodes:
+    scale = np.float32(max(high - low, 1e-8) / 255)
+    names = [f"{ANONYMOUS}_{product.activation}/{part}" for part in ("scale", "zero")]
+    weights[names[0]] = np.asarray(scale)
+    weights[names[1]] = np.asarray(np.rint(-low / scale).clip(0, 255), np.uint8)
+    quantized, real = f"{product.activation}/uint8", f"{product.activation}/real"
+    matrix = f"{product.output}/matrix"
+    return [
+        helper.make_node("QuantizeLinear", [product.activation, *names], [quantized]),
+        helper.make_node("DequantizeLinear", [quantized, *names], [real]),
+        _dequantized(weight, weight.name, matrix),
+        *_with_bias(helper.make_node("MatMul", [real, matrix], [product.output]), product),
+    ]
+
+
+def _with_bias(last: onnx.NodeProto, product: Product) -> Nodes:
+    if not product.bias:
+        return [last]
+    last.output[0] = f"{product.output}/product"
+    return [last, helper.make_node("Add", [last.output[0], product.bias], [product.output])]
+
+
+def _cast(source: str, result: str, kind: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [result], to=kind)
+
+
+def _like(node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
+    """Return a copy of a node that reads and makes other tensors."""
+    copy = helper.make_node(node.op_type, list(inputs), list(outputs))
+    copy.attribute.extend(node.attribute)
+    return copy

@@ -1,0 +1,112 @@
+"""Converts a serving graph to TFLite: batch 1, static shapes, one input or several, the same bytes each time."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.convert import flatbuffer
+from edgepack.convert.float_scores import float_scores
+from edgepack.errors import ConvertError
+from edgepack.keras2 import keras, tf
+
+Calibration = NDArray[np.int32] | Mapping[str, NDArray[np.int32]]
+
+_WRAPPER = "edgepack"
+
+
+def convert(serving: Any, format: str, *, length: int, calibration: Calibration) -> bytes:
+    """Return `serving` as a .tflite file of `format`, a key of FORMATS.
+
+    `serving` is a Keras 2 model: `history` int32 [B, length] -> scores float32 [B, V + 1], wrapped for
+    quantization or not. `calibration` is int32 [n, length] (or a dict of such, by input name): real
+    histories from which the int8 formats take the ranges that no quantizer of the model knows.
+
+    Raises ConvertError when TensorFlow's converter cannot take the model, or `format` is unknown.
+    """
+    batched = _batch_of_one(serving, length)
+    return _converted(
+        lambda: tf.lite.TFLiteConverter.from_keras_model(batched), format, calibration, serving.name
+    )
+
+
+def convert_saved_model(folder: Path, format: str, *, calibration: Calibration) -> bytes:
+    """Return a SavedModel with static batch-1 shapes as a .tflite file; otherwise as `convert`."""
+    opened = str(folder)
+    return _converted(
+        lambda: tf.lite.TFLiteConverter.from_saved_model(opened), format, calibration, folder.name
+    )
+
+
+def _converted(open_converter: Callable[[], Any], format: str, calibration: Calibration, where: str) -> bytes:
+    if format not in FORMATS:
+        raise ConvertError(
+            where, f"'{format}' is no TFLite format", allowed=", ".join(FORMATS), remedy="Choose one of them."
+        )
+    try:
+        with contextlib.redirect_stdout(None):
+            converter = open_converter()
+            # A scale per channel of a Dense layer would need FULLY_CONNECTED v12 in dynamic-range files,
+            # and keep tied weights from being stored once in the others.
+            converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+            FORMATS[format](converter, calibration)
+            model = flatbuffer.canonical(converter.convert())
+    except (tf.lite.experimental.authoring.CompatibilityError, RuntimeError, ValueError) as error:
+        raise _refused(where, format, error) from error
+    return float_scores(model) if format == "tflite-int8-f32scores" else model
+
+
+def _refused(where: str, format: str, error: Exception) -> ConvertError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ConvertError(
+        where,
+        f"TensorFlow cannot convert it to {format}: {lines[0] if lines else type(error).__name__}",
+        remedy="Replace the operation it names by one that TFLite has.",
+    )
+
+
+def _batch_of_one(serving: Any, length: int) -> Any:
+    inputs = {}
+    for name, tensor in zip(serving.input_names, serving.inputs, strict=True):
+        shape = [size or length for size in tensor.shape[1:]]
+        inputs[name] = keras.Input(batch_shape=(1, *shape), dtype=tensor.dtype, name=name)
+    fed = list(inputs.values())
+    return keras.Model(fed, serving(fed[0] if len(fed) == 1 else fed), name=_WRAPPER)
+
+
+def _float32(converter: Any, calibration: Calibration) -> None:
+    pass
+
+
+def _float16(converter: Any, calibration: Calibration) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _dynamic(converter: Any, calibration: Calibration) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def _int8(converter: Any, calibration: Calibration) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.representative_dataset = lambda: _rows(calibration)
+
+
+def _rows(calibration: Calibration) -> Iterator[dict[str, NDArray[np.int32]]]:
+    # By name: the converter's order of inputs is not the model's.
+    named = calibration if isinstance(calibration, Mapping) else {"history": calibration}
+    for row in range(len(next(iter(named.values())))):
+        yield {name: np.ascontiguousarray(values[row : row + 1], np.int32) for name, values in named.items()}
+
+
+FORMATS: dict[str, Callable[[Any, Calibration], None]] = {
+    "tflite-float32": _float32,
+    "tflite-float16": _float16,
+    "tflite-dynamic": _dynamic,
+    "tflite-int8": _int8,
+    "tflite-int8-f32scores": _int8,
+}

@@ -1,0 +1,368 @@
+"""The stages that learn figures: reference quality, parity, ranking, measuring, and proof on the target."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgepack.errors import ConvertError, LimitError, MeasureError
+from edgepack.profiles import Profile
+from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Quality
+from edgepack.runtimes.engines import Engine, device_engine, score_chunks, scores
+from edgepack.stages import Model, Place, calibration, parity_histories, versions
+from edgepack.store import Kept, source_fingerprint, write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgepack.data.types import EvaluationSet
+    from edgepack.evaluate.ranking import Evaluation
+
+_BOOTSTRAP_SEED = 17
+PROOF_ROWS = 512
+"""How many users' lists must be equal on an emulated core before the host's quality counts for it."""
+INTEGER_PROOF_ROWS = 64
+_LARGEST_DIFFERENCE = 1e-4
+
+
+def protocol(place: Place) -> str:
+    """Return how ranking is judged, in words for every report."""
+    seen = "seen items filtered" if place.config.quality.filter_seen else "seen items not filtered"
+    return f"full catalogue, {seen}, ties against the model"
+
+
+# Models and baselines on the test users
+
+
+def baselines(place: Place, split: Kept) -> tuple[ModelRow, ...]:
+    """Return a row for each baseline, fitted on the training sequences."""
+    inputs = {
+        "split": split.digest,
+        "quality": _quality_key(place),
+        "code": source_fingerprint("train/baselines.py", "evaluate"),
+        "versions": versions("numpy", "scipy"),
+    }
+
+    def make(folder: Path) -> None:
+        write_atomic(folder / "rows.json", msgspec.json.encode(_baseline_rows(place, split)))
+
+    kept = place.store.produce("baselines", inputs, make)
+    return msgspec.json.decode((kept.path / "rows.json").read_bytes(), type=tuple[ModelRow, ...])
+
+
+def _quality_key(place: Place) -> dict[str, object]:
+    return {"k": place.config.quality.k, "filter_seen": place.config.quality.filter_seen}
+
+
+def _baseline_rows(place: Place, split: Kept) -> list[ModelRow]:
+    from edgepack.data.split import load_split
+    from edgepack.evaluate.ranking import chunks
+    from edgepack.train.baselines import BASELINES, why_not
+
+    whole, _ = load_split(split.path)
+    rows = []
+    for done, (name, make) in enumerate(BASELINES.items()):
+        place.tell(f"baseline {name}", done, len(BASELINES))
+        note = why_not(name, whole.item_count)
+        metrics: dict[str, Estimate] = {}
+        if not note:
+            scorer = make(whole.train, whole.item_count)
+            found = _evaluated(place, (scorer(part) for part in chunks(whole.test.history, 512)), whole.test)
+            metrics = _estimates(found)
+        rows.append(ModelRow(name=name, kind="baseline", metrics=metrics, note=note))
+    return rows
+
+
+def _evaluated(place: Place, chunks: "Iterable[NDArray[np.float32]]", users: "EvaluationSet") -> "Evaluation":
+    from edgepack.evaluate.ranking import evaluate
+
+    ks = tuple(sorted({10, place.config.quality.k}))
+    return evaluate(chunks, users, ks, place.config.quality.filter_seen)
+
+
+def _estimates(found: "Evaluation") -> dict[str, Estimate]:
+    from edgepack.evaluate.paired import estimate
+
+    return {name: estimate(values, _BOOTSTRAP_SEED) for name, values in sorted(found.metrics.items())}
+
+
+def float_quality(place: Place, split: Kept, model: Model, trained: Kept) -> Kept:
+    """Rank with the float Keras model: `evaluation.npz` (per user, top 10) and `metrics.json`."""
+    inputs = {
+        "split": split.digest,
+        "weights": trained.digest,
+        "model": model.identity,
+        "quality": _quality_key(place),
+        "code": source_fingerprint("evaluate"),
+        "versions": versions("tensorflow", "tf_keras"),
+    }
+
+    def make(folder: Path) -> None:
+        from edgepack.compress.weights import load_weights
+        from edgepack.data.split import load_split
+        from edgepack.data.types import padded
+        from edgepack.models.graphs import transfer
+        from edgepack.train.fit import predict
+
+        place.tell(f"ranking with {model.name}, float", 0, 0)
+        graphs = model.build()
+        load_weights(graphs.training, trained.path / "weights.npz")
+        if graphs.training is not graphs.serving:
+            transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
+        users = load_split(split.path)[0].test
+        histories = padded(users.history, place.config.model.history_length)
+        _write_evaluation(folder, _evaluated(place, predict(graphs.serving, histories), users))
+
+    return place.store.produce("float-quality", inputs, make)
+
+
+def _write_evaluation(folder: Path, found: "Evaluation") -> None:
+    import numpy as np
+
+    np.savez(folder / "evaluation.npz", top10=found.top10, **found.metrics)
+    write_atomic(folder / "metrics.json", msgspec.json.encode(_estimates(found)))
+
+
+def metrics_of(kept: Kept) -> dict[str, Estimate]:
+    """Return the metrics of an evaluation, with their intervals."""
+    return msgspec.json.decode((kept.path / "metrics.json").read_bytes(), type=dict[str, Estimate])
+
+
+def overlap_of(first: Kept, second: Kept) -> float:
+    """Return the mean overlap@10 of two evaluations of the same users."""
+    import numpy as np
+
+    from edgepack.evaluate.ranking import overlap
+
+    with np.load(first.path / "evaluation.npz") as a, np.load(second.path / "evaluation.npz") as b:
+        return float(overlap(a["top10"], b["top10"]).mean())
+
+
+# Artifacts
+
+
+def parity(place: Place, split: Kept, compressed: Kept, made: Kept, engine: str) -> str:
+    """Hold an artifact against the Keras model it came from; return why it may not ship, "" if it may."""
+    inputs = {
+        "artifact": made.digest,
+        "reference": compressed.digest,
+        "engine": engine,
+        "code": source_fingerprint("convert/parity.py", "runtimes"),
+        "versions": _runtime_versions(),
+    }
+
+    def make(folder: Path) -> None:
+        place.tell(f"parity in {engine}", 0, 0)
+        reason = _parity_failure(place, split, compressed, made, engine)
+        write_atomic(folder / "reason.json", msgspec.json.encode(reason))
+
+    kept = place.store.produce("parity", inputs, make)
+    return msgspec.json.decode((kept.path / "reason.json").read_bytes(), type=str)
+
+
+def _runtime_versions() -> dict[str, str]:
+    return versions("ai-edge-litert", "tflite-runtime", "onnxruntime")
+
+
+def artifact_of(made: Kept) -> Artifact | str:
+    """Return what the conversion described, or why it failed."""
+    failed = made.path / "failed.json"
+    if failed.exists():
+        return msgspec.json.decode(failed.read_bytes(), type=str)
+    return msgspec.json.decode((made.path / "artifact.json").read_bytes(), type=Artifact)
+
+
+def _file_of(made: Kept) -> tuple[Artifact, Path]:
+    found = artifact_of(made)
+    if isinstance(found, str):
+        raise ConvertError("artifact", found, remedy="Leave this format out.")
+    return found, made.path / found.file_name
+
+
+def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, engine: str) -> str:
+    import numpy as np
+
+    from edgepack.convert import parity as gate
+
+    facts, path = _file_of(made)
+    kind = "int8" if "int8" in facts.format else "plain"
+    reference = np.load(compressed.path / f"reference_{kind}.npy")
+    try:
+        found = scores(Engine(engine), path, parity_histories(place, split))
+    except (ConvertError, MeasureError, LimitError) as error:
+        return str(error)
+    reason: str = gate.check(reference, found, facts.format).reason
+    return reason
+
+
+def quality(place: Place, split: Kept, reference: Kept, made: Kept, engine: Engine) -> Quality:
+    """Rank all test users with an artifact under `engine` and hold it against the float model."""
+    kept = _ranked(place, split, made, engine)
+    inputs = {"float": reference.digest, "artifact": kept.digest, "code": source_fingerprint("evaluate")}
+
+    def make(folder: Path) -> None:
+        write_atomic(folder / "drops.json", msgspec.json.encode(_drops(reference, kept)))
+
+    drops = place.store.produce("drops", inputs, make)
+    return Quality(
+        metrics=metrics_of(kept),
+        drops=msgspec.json.decode((drops.path / "drops.json").read_bytes(), type=dict[str, Drop]),
+        overlap_at_10=overlap_of(reference, kept),
+        users=_users(kept),
+        runtime=engine.name,
+        protocol=protocol(place),
+    )
+
+
+def _ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
+    inputs = {
+        "split": split.digest,
+        "artifact": made.digest,
+        "engine": engine.name,
+        "quality": _quality_key(place),
+        "code": source_fingerprint("evaluate", "runtimes"),
+        "versions": _runtime_versions(),
+    }
+
+    def make(folder: Path) -> None:
+        from edgepack.data.split import load_split
+        from edgepack.data.types import padded
+
+        facts, path = _file_of(made)
+        users = load_split(split.path)[0].test
+        histories = padded(users.history, place.config.model.history_length)
+        title = f"ranking with {facts.recipe} {facts.format} in {engine.name}"
+        chunks = score_chunks(engine, path, histories, lambda done, total: place.tell(title, done, total))
+        _write_evaluation(folder, _evaluated(place, chunks, users))
+
+    return place.store.produce("ranked", inputs, make)
+
+
+def _users(kept: Kept) -> int:
+    import numpy as np
+
+    with np.load(kept.path / "evaluation.npz") as found:
+        return len(found["top10"])
+
+
+def _drops(reference: Kept, kept: Kept) -> dict[str, Drop]:
+    import numpy as np
+
+    from edgepack.evaluate.paired import drop
+
+    with np.load(reference.path / "evaluation.npz") as before, np.load(kept.path / "evaluation.npz") as after:
+        names = [name for name in sorted(before.files) if name != "top10" and before[name].any()]
+        return {name: drop(name, before[name], after[name], _BOOTSTRAP_SEED) for name in names}
+
+
+def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurement:
+    """Measure what an artifact costs on a target."""
+    facts, path = _file_of(made)
+    device = msgspec.to_builtins(profile)
+    inputs = {
+        "artifact": facts.sha256,
+        "device": [device["emulation"], device["browser"], device["runtime"]],
+        "history": split.digest,
+        "length": place.config.model.history_length,
+        "code": source_fingerprint("measure", "runtimes"),
+    }
+
+    def make(folder: Path) -> None:
+        place.tell(f"measuring {facts.recipe} {facts.format} on {profile.name}", 0, 0)
+        found = measured(path, facts.sha256, profile, _longest(calibration(place, split)))
+        write_atomic(folder / "measurement.json", msgspec.json.encode(found))
+
+    kept = place.store.produce("measure", inputs, make)
+    found = msgspec.json.decode((kept.path / "measurement.json").read_bytes(), type=Measurement)
+    return msgspec.structs.replace(found, target=profile.name)
+
+
+def _longest(histories: "NDArray[np.int32]") -> "NDArray[np.int32]":
+    fullest = int((histories > 0).sum(axis=1).argmax())
+    return histories[fullest : fullest + 1]
+
+
+def measured(path: Path, sha256: str, profile: Profile, row: "NDArray[np.int32]") -> Measurement:
+    """Measure a model file on a target with one history, int32 [1, L]."""
+    if profile.platform == "web-wasm":
+        from edgepack.measure import web
+
+        return web.measure(path, sha256, profile, {"history": row})
+    from edgepack.measure import arm
+
+    return arm.measure(path, sha256, profile, {"history": row})
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the host's quality figures hold on the target itself: `failure` is "" when they do."""
+
+    text: str
+    failure: str
+    largest_difference: float
+
+
+def prove(place: Place, split: Kept, made: Kept, profile: Profile, host: Engine) -> Proof:
+    """Run a sample on the target's own engine and compare it with the host's answers.
+
+    All-integer artifacts must agree to the byte; others in every top-10 list and to 1e-4 of the range of
+    the scores.
+    """
+    facts, _ = _file_of(made)
+    engine = device_engine(profile)
+    inputs = {
+        "artifact": facts.sha256,
+        "engine": [engine.name, msgspec.to_builtins(engine.emulation)],
+        "host": host.name,
+        "split": split.digest,
+        "length": place.config.model.history_length,
+        "code": source_fingerprint("runtimes", "figures.py"),
+        "versions": _runtime_versions(),
+    }
+
+    def make(folder: Path) -> None:
+        write_atomic(
+            folder / "proof.json", msgspec.json.encode(_proof(place, split, made, profile, engine, host))
+        )
+
+    kept = place.store.produce("prove", inputs, make)
+    return msgspec.json.decode((kept.path / "proof.json").read_bytes(), type=Proof)
+
+
+def _proof(place: Place, split: Kept, made: Kept, profile: Profile, engine: Engine, host: Engine) -> Proof:
+    from edgepack.convert.describe import is_all_integer
+    from edgepack.data.split import load_split
+    from edgepack.data.types import padded
+
+    facts, path = _file_of(made)
+    exact = is_all_integer(path.read_bytes(), facts.format)
+    users = load_split(split.path)[0].test
+    rows = padded(users.history, place.config.model.history_length)
+    rows = rows[: INTEGER_PROOF_ROWS if exact else PROOF_ROWS]
+    title = f"proving {facts.recipe} {facts.format} on {profile.name}"
+    place.tell(title, 0, len(rows))
+    theirs = scores(engine, path, rows, deadline_s=1_200)
+    place.tell(title, len(rows), len(rows))
+    ours = scores(host, path, rows)
+    return compared(ours, theirs, exact=exact, where=f"{engine.name} ({profile.name})", host=host.name)
+
+
+def compared(
+    ours: "NDArray[np.float32]", theirs: "NDArray[np.float32]", *, exact: bool, where: str, host: str
+) -> Proof:
+    """Compare host and target scores, float32 [n, V + 1], as rule 4 of the design asks."""
+    import numpy as np
+
+    difference = float(np.abs(ours[:, 1:].astype(np.float64) - theirs[:, 1:]).max())
+    spread = float(ours[:, 1:].max() - ours[:, 1:].min())
+    tops = [np.argsort(-side[:, 1:], axis=1, kind="stable")[:, :10] for side in (ours, theirs)]
+    lists = int((tops[0] == tops[1]).all(axis=1).sum())
+    told = f"{len(ours)} users on {where} against {host}: "
+    if exact:
+        equal = bool((ours == theirs).all())
+        told += "byte-equal scores" if equal else f"scores differ by up to {difference:.3g}"
+        return Proof(text=told, failure="" if equal else told, largest_difference=difference)
+    told += f"{lists} identical top-10 lists, largest difference {difference:.2g} of a range of {spread:.3g}"
+    holds = lists == len(ours) and difference <= _LARGEST_DIFFERENCE * spread
+    return Proof(text=told, failure="" if holds else told, largest_difference=difference)

@@ -1,0 +1,131 @@
+"""What an artifact costs in a browser: load, latency and heap in headless Chromium; Node beside it."""
+
+import gzip
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edgepack.errors import ToolError
+from edgepack.profiles import Browser, Profile
+from edgepack.results import Measurement, Number, Provenance
+from edgepack.runtimes.ort_web import ChromiumTiming, Inputs, Timing, time_chromium, time_node
+from edgepack.store import sha256_of, write_atomic
+from edgepack.tools import home
+from edgepack.tools.web import VERSION
+
+DEADLINE_S = 180.0
+
+
+def measure(
+    artifact: Path, sha256: str, profile: Profile, inputs: Inputs, *, deadline_s: float = DEADLINE_S
+) -> Measurement:
+    """Time `artifact` on the main thread of headless Chromium and in Node; `sha256` is the artifact's.
+
+    `inputs` maps each input's name to int32 [N, width]; the runs go round their rows. Chromium is slowed
+    down by the profile's `browser.cpu_throttle_rate`. That is a duty cycle, so a latency is the median or
+    95th percentile of samples of at least 10 ms of work each, divided by the runs in the sample.
+
+    Raises ConvertError, MeasureError, ToolError or LimitError as the runtimes do.
+    """
+    rate = (profile.browser or Browser()).cpu_throttle_rate
+    chromium = time_chromium(artifact, inputs, cpu_throttle_rate=rate, deadline_s=deadline_s)
+    node = time_node(artifact, inputs, deadline_s=deadline_s)
+    numbers = (*_chromium_numbers(chromium, rate), *_node_numbers(node))
+    return Measurement(target=profile.name, artifact_sha256=sha256, numbers=numbers)
+
+
+def runtime_bytes(paths: Iterable[Path]) -> dict[str, int]:
+    """Return the bytes that `paths` cost to download: raw, gzip (level 9) and brotli (quality 11).
+
+    Every file is compressed on its own, as a web server does. Brotli takes half a minute for the
+    runtime, so its result is kept by the file's hash. Raises ToolError when brotli is not installed.
+    """
+    sizes = [_compressed_sizes(path) for path in paths]
+    return {kind: sum(size[kind] for size in sizes) for kind in ("raw", "gzip", "brotli")}
+
+
+def _chromium_numbers(measured: ChromiumTiming, rate: float) -> list[Number]:
+    timing = measured.timing
+    provenance: Provenance = "measured" if rate == 1 else "emulated"
+    source = (
+        f"Chromium {measured.chromium_version}, onnxruntime-web {VERSION}, 1 thread, main thread, "
+        f"CPU throttled {rate:g}x"
+    )
+    sampling = f"{source}; {len(timing.samples_ms)} samples of {timing.batch_runs} runs"
+    wall = {
+        "runtime_load_ms": (timing.runtime_load_ms, source),
+        "load_ms": (timing.load_ms, source),
+        "latency_first_ms": (timing.first_ms, source),
+        "latency_p50_ms": (statistics.median(timing.samples_ms), sampling),
+        "latency_p95_ms": (percentile(timing.samples_ms, 95), sampling),
+    }
+    return [
+        *(_wall_clock(name, value, provenance, said) for name, (value, said) in wall.items()),
+        _peak_memory(measured, provenance, source),
+        *_benchmarks(timing, provenance),
+    ]
+
+
+def _peak_memory(measured: ChromiumTiming, provenance: Provenance, source: str) -> Number:
+    pages = (measured.timing.peak_memory_bytes, measured.repeated_peak_memory_bytes)
+    equal = pages[0] == pages[1]
+    said = f"WebAssembly heap's high-water mark, {'equal' if equal else 'not equal'} in two fresh pages"
+    return Number(
+        name="peak_memory_bytes",
+        value=max(pages),
+        provenance=provenance,
+        source=f"{source}; {said}",
+        exact=equal,
+    )
+
+
+def _benchmarks(timing: Timing, provenance: Provenance) -> list[Number]:
+    loop = "median of 7 rounds of 20 million integer steps in the page"
+    plain, throttled = timing.host_benchmark_ms, timing.throttled_benchmark_ms
+    numbers = []
+    if plain is not None:
+        numbers.append(_wall_clock("host_benchmark_ms", plain, "measured", f"{loop}, not throttled"))
+    if throttled is not None:
+        numbers.append(_wall_clock("throttled_benchmark_ms", throttled, provenance, f"{loop}, throttled"))
+    return numbers
+
+
+def _node_numbers(timing: Timing) -> list[Number]:
+    sampling = f"{len(timing.samples_ms)} samples of {timing.batch_runs} runs"
+    source = f"Node, onnxruntime-web {VERSION}, 1 thread; {sampling}"
+    p50 = statistics.median(timing.samples_ms)
+    return [
+        _wall_clock("node_latency_p50_ms", p50, "measured", source),
+        _wall_clock("node_cpu_ms", timing.cpu_ms, "measured", f"{source}; CPU time per run"),
+    ]
+
+
+def _wall_clock(name: str, value: float, provenance: Provenance, source: str) -> Number:
+    return Number(name=name, value=round(value, 6), provenance=provenance, source=source, exact=False)
+
+
+def percentile(samples: Sequence[float], per_cent: int) -> float:
+    """Return the nearest-rank percentile: the smallest sample that `per_cent` % do not exceed."""
+    rank = -(-len(samples) * per_cent // 100)
+    return sorted(samples)[max(rank, 1) - 1]
+
+
+def _compressed_sizes(path: Path) -> dict[str, int]:
+    kept = home() / "web" / "compressed" / f"{sha256_of(path)}.json"
+    try:
+        known: dict[str, int] = json.loads(kept.read_bytes())
+    except (OSError, ValueError):
+        known = _compress(path.read_bytes())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, json.dumps(known).encode())
+    return known
+
+
+def _compress(data: bytes) -> dict[str, int]:
+    try:
+        import brotli
+    except ImportError as error:
+        raise ToolError("brotli", "is not installed", remedy="Install `edgepack[build]`.") from error
+    zipped = gzip.compress(data, compresslevel=9, mtime=0)
+    return {"raw": len(data), "gzip": len(zipped), "brotli": len(brotli.compress(data, quality=11))}

@@ -1,0 +1,54 @@
+"""The summary of a build as Markdown, short enough for a comment under a change."""
+
+import html
+import re
+from collections.abc import Iterable
+
+from edgepack.report import units, views
+from edgepack.results import BuildResult
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+
+
+def render(result: BuildResult) -> str:
+    """Return headline, targets, reasons, quality and recipes as GitHub-flavoured Markdown."""
+    gate = units.metric_words(result.gate_metric)
+    lines = [views.target_line(target, result.gate_metric) for target in result.targets]
+    parts = [
+        f"**{_escaped(views.headline(result))}**",
+        f"### Targets\n\n{_table(views.TARGET_HEADER, lines)}",
+        f"Drop is the relative loss of {gate} with its 95 % interval.",
+        _reasons(result),
+        f"### Ranking quality\n\n{_table(views.quality_header(result), views.quality_rows(result))}",
+        _escaped(f"{result.protocol} {views.noise_floor_sentence(result)}"),
+        f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
+        _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _reasons(result: BuildResult) -> str:
+    without = [
+        f"- **{_escaped(target.target)}** has no bundle: {_escaped(target.why)}"
+        for target in result.targets
+        if target.chosen is None
+    ]
+    dropped = [
+        f"- dropped {_escaped(f'{one.candidate} ({one.runtime}): {one.reason}; {one.targets}')}"
+        for one in views.dropped_groups(result)
+    ]
+    return "\n".join(without + dropped)
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(header)
+    lines = [_row(names), _row(["---"] * len(names)), *(_row(map(_escaped, row)) for row in rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", html.escape(units.printable(text), quote=False))

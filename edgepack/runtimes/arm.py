@@ -1,0 +1,81 @@
+"""LiteRT's own aarch64 build on an emulated core: `run` for scores, `count` for what an inference costs.
+
+The same library that an Android app ships runs here, with the kernels that it picks on the named core.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.profiles import Emulation
+from edgepack.runtimes import qemu
+from edgepack.runtimes.qemu import Counts, Inputs, Stage
+from edgepack.tools import arm as tools
+
+PAGE_BYTES = 4096
+WARM = 3
+"""The inference that counts as warm. From the second on, XNNPACK executes the same instructions each time."""
+
+MEMORY_SOURCE = (
+    "high-water mark of the guest's heap and anonymous mappings, plus the 4 KiB pages of the mapped model "
+    "that were read; the runtime's own code and static data are not in it"
+)
+
+
+def run(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float) -> NDArray[np.float32]:
+    """Return the scores of every row, float32 [N, V + 1], as the emulated core computes them.
+
+    `inputs` maps each input of the contract to int32 [N, L]; rows run one by one (batch 1) on one thread of
+    one process, with XNNPACK. An emulated core does some 10^7 (float) to 10^8 (int8) instructions a second.
+
+    Raises ConfigError when the profile contradicts itself, ConvertError for a model outside the contract,
+    MeasureError when LiteRT cannot run it or dies, ToolError when a part is missing, LimitError after
+    `deadline_s`.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
+        _drive(stage, artifact, inputs, deadline_s=deadline_s)
+        return qemu.read_scores(stage, _rows(inputs))
+
+
+def count(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float) -> Counts:
+    """Count one inference on one row (int32 [1, L] each): instructions, cache misses, peak memory.
+
+    The figures repeat to the unit in every process and on every host. Counting and memory are two processes,
+    for watching the model's pages costs instructions. Raises as `run` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
+        repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
+        _drive(stage, artifact, repeated, deadline_s=deadline_s, counted=True)
+        regions, scores = qemu.read_regions(stage), np.array(qemu.read_scores(stage, WARM)[-1])
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
+        memory = _drive(stage, artifact, repeated, deadline_s=deadline_s, watch_pages=True)
+    peak = memory["heap_peak_bytes"] + memory["model_pages"] * PAGE_BYTES
+    return Counts(regions[-1], regions[0], peak, scores)
+
+
+def _drive(
+    stage: Stage,
+    artifact: Path,
+    inputs: Inputs,
+    *,
+    deadline_s: float,
+    counted: bool = False,
+    watch_pages: bool = False,
+) -> dict[str, int]:
+    columns = qemu.prepare(stage, artifact, inputs)
+    (stage.folder / "driver").symlink_to(stage.tools.driver)
+    rows, watched = str(_rows(inputs)), str(int(watch_pages))
+    program = ["./driver", "model", "inputs", "outputs", rows, watched, *columns]
+    said = qemu.run_guest(stage, program, artifact, cache_counts=counted, deadline_s=deadline_s)
+    memory: dict[str, int] = json.loads(said)
+    return memory
+
+
+def _rows(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))

@@ -1,0 +1,63 @@
+"""tflite-runtime 2.14.0 on an emulated 32-bit ARM core: a stand-in, for LiteRT has no build for it.
+
+The wheel's interpreter can only be called from Python, so an armhf CPython runs `armv7_guest.py`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.profiles import Emulation
+from edgepack.runtimes import qemu
+from edgepack.runtimes.qemu import Counts, Inputs, Region, Stage
+from edgepack.tools import arm as tools
+
+WARM = 3
+MEMORY_SOURCE = "not measured: this runtime lives inside a Python process, whose memory a phone does not have"
+
+_GUEST = Path(__file__).with_name("armv7_guest.py")
+
+
+def run(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float) -> NDArray[np.float32]:
+    """Return the scores of every row, float32 [N, V + 1], as the emulated core computes them.
+
+    `inputs` maps each input of the contract to int32 [N, L]; rows run one by one (batch 1) on one thread of
+    one process, which takes some 5 s to start. Raises as `edgepack.runtimes.arm.run` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "armhf")
+        _drive(stage, artifact, inputs, counted=False, deadline_s=deadline_s)
+        return qemu.read_scores(stage, len(next(iter(inputs.values()))))
+
+
+def count(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float) -> Counts:
+    """Count one inference on one row (int32 [1, L] each); its peak memory cannot be had.
+
+    An empty region, marked in the same way, is taken off: what is left still holds the Python call of the
+    interpreter's `Invoke`. Raises as `edgepack.runtimes.arm.run` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "armhf")
+        repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
+        _drive(stage, artifact, repeated, counted=True, deadline_s=deadline_s)
+        *regions, empty = qemu.read_regions(stage)
+        warm, cold = (_less(region, empty) for region in (regions[-1], regions[0]))
+        return Counts(warm, cold, None, np.array(qemu.read_scores(stage, WARM)[-1]))
+
+
+def _less(region: Region, overhead: Region) -> Region:
+    return Region(*(max(0, found - over) for found, over in zip(region, overhead, strict=True)))
+
+
+def _drive(stage: Stage, artifact: Path, inputs: Inputs, *, counted: bool, deadline_s: float) -> None:
+    columns = qemu.prepare(stage, artifact, inputs)
+    (stage.folder / "guest.py").symlink_to(_GUEST)
+    rows = str(len(next(iter(inputs.values()))))
+    # Without site packages and with hashing fixed: the same start on every host. The home is named because
+    # qemu 7.2 does not look into its -L folder when a 32-bit guest calls statx.
+    options = ["-E", "PYTHONHASHSEED=0", "-E", "PYTHONHOME=root/usr"]
+    python = [*options, "root/usr/bin/python3.11", "-S", "-B"]
+    program = [*python, "guest.py", "model", "inputs", "outputs", rows, str(int(counted)), *columns]
+    qemu.run_guest(stage, program, artifact, cache_counts=counted, deadline_s=deadline_s)

@@ -1,0 +1,111 @@
+"""Every engine behind one call: `scores(engine, artifact, histories)`."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.errors import ConfigError
+from edgepack.profiles import Emulation, Profile
+
+CHUNK_ROWS = 1_024
+"""Rows run by one process: their scores pass through a file, so a large catalogue stays affordable."""
+
+
+class Engine(NamedTuple):
+    """A runtime on a machine: `emulation` names the core when it is not this one."""
+
+    name: str
+    emulation: Emulation | None = None
+
+
+def scores(
+    engine: Engine, artifact: Path, histories: NDArray[np.int32], *, deadline_s: float = 600
+) -> NDArray[np.float32]:
+    """Return float32 [N, V + 1] for `histories` int32 [N, L], each row run at batch 1 on one thread.
+
+    Raises MeasureError, ConvertError or LimitError as the engine's own module says.
+    """
+    return _RUN[engine.name](engine, artifact, histories, deadline_s)
+
+
+def score_chunks(
+    engine: Engine,
+    artifact: Path,
+    histories: NDArray[np.int32],
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the scores of CHUNK_ROWS histories at a time, in order; `tell` hears of rows done."""
+    for start in range(0, len(histories), CHUNK_ROWS):
+        yield scores(engine, artifact, histories[start : start + CHUNK_ROWS])
+        tell(min(start + CHUNK_ROWS, len(histories)), len(histories))
+
+
+def host_engine(profile: Profile) -> Engine:
+    """Return the engine on this machine that runs the target's runtime: same code, this CPU."""
+    if profile.platform == "web-wasm":
+        return Engine("ort-web-node")
+    return Engine(profile.runtime.name)
+
+
+def device_engine(profile: Profile) -> Engine:
+    """Return the engine that is the target itself: emulated, or a real browser."""
+    if profile.platform == "web-wasm":
+        return Engine("ort-web-chromium")
+    return Engine(f"{profile.runtime.name}-{profile.platform.partition('-')[2]}", profile.emulation)
+
+
+def _host(
+    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
+) -> NDArray[np.float32]:
+    from edgepack.runtimes import host
+
+    return host.run(engine.name, artifact, {"history": histories}, deadline_s=deadline_s)  # type: ignore[arg-type]
+
+
+def _web(
+    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
+) -> NDArray[np.float32]:
+    from edgepack.runtimes import ort_web
+
+    run = ort_web.run_node if engine.name == "ort-web-node" else ort_web.run_chromium
+    return run(artifact, {"history": histories}, deadline_s=deadline_s)
+
+
+def _arm64(
+    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
+) -> NDArray[np.float32]:
+    from edgepack.runtimes import arm
+
+    return arm.run(artifact, {"history": histories}, _core(engine), deadline_s=deadline_s)
+
+
+def _armv7(
+    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
+) -> NDArray[np.float32]:
+    from edgepack.runtimes import armv7
+
+    return armv7.run(artifact, {"history": histories}, _core(engine), deadline_s=deadline_s)
+
+
+def _core(engine: Engine) -> Emulation:
+    if engine.emulation is None:
+        raise ConfigError(
+            engine.name,
+            "runs on an emulated core and none is given",
+            remedy="Add an [emulation] table to the target's profile.",
+        )
+    return engine.emulation
+
+
+_RUN = {
+    "litert": _host,
+    "tflite-runtime": _host,
+    "onnxruntime": _host,
+    "ort-web-node": _web,
+    "ort-web-chromium": _web,
+    "litert-arm64": _arm64,
+    "tflite-runtime-armv7": _armv7,
+}

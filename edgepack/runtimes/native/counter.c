@@ -1,0 +1,237 @@
+/* A plugin for qemu-user 7.x: counts what a guest executes and misses in its regions of interest.
+ *
+ *   -plugin file=counter.so,out=FILE,mode=count|cache[,l1i=BYTES/WAYS,l1d=BYTES/WAYS,l2=BYTES/WAYS]
+ *
+ * A region opens at the unallocated hint 0x55, which any core takes for a NOP, and closes at 0x56. FILE gets
+ * one JSON object: {"regions": [{"instructions": ..., "memory": ..., ...}, ...]} in the order of execution.
+ * `count` is cheap; `cache` also plays every access, from the first region on, against set-associative LRU
+ * caches with 64-byte lines that start empty: L1I and L1D, then one L2 for both (write-allocate; no
+ * prefetcher, no TLB, no write-back traffic). For single-threaded guests: the counters are not atomic.
+ */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- the part of qemu's plugin API, version 1, that is needed ------------------------------------------- */
+
+typedef uint64_t qemu_plugin_id_t;
+typedef uint32_t qemu_plugin_meminfo_t;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+typedef struct {
+  const char *target_name;
+  struct { int min, cur; } version;
+  bool system_emulation;
+  int smp_vcpus, max_vcpus;
+} qemu_info_t;
+enum { NO_REGISTERS = 0, READS_AND_WRITES = 3, ADD_U64 = 0 };
+typedef void (*on_execution)(unsigned vcpu, void *user);
+
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t,
+                                           void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, on_execution, int flags, void *user);
+void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int op, void *at, uint64_t by);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, on_execution, int flags, void *user);
+void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *,
+                                      void (*)(unsigned, qemu_plugin_meminfo_t, uint64_t, void *), int flags,
+                                      int which, void *user);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
+unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
+
+__attribute__((visibility("default"))) int qemu_plugin_version = 1;
+
+/* --- counters ------------------------------------------------------------------------------------------- */
+
+enum { MEMORY, VECTOR, BRANCH, OTHER, L1I, L1D, L2, COUNTERS };
+static const char *const NAMES[COUNTERS] = {"memory",     "vector",     "branch",   "other",
+                                            "l1i_misses", "l1d_misses", "l2_misses"};
+static uint64_t counters[COUNTERS];
+static bool is_a64, plays_caches;
+
+enum { MAX_REGIONS = 4096 };
+static uint64_t regions[MAX_REGIONS][COUNTERS];
+static size_t region_count;
+static bool in_region, has_begun;
+
+/* --- caches --------------------------------------------------------------------------------------------- */
+
+enum { LINE_SHIFT = 6 };
+typedef struct {
+  uint64_t sets, ways;
+  uint64_t *lines; /* sets x ways, newest first in each set; line number + 1, 0 = empty */
+  uint64_t *misses;
+} Cache;
+static Cache l1i = {.misses = &counters[L1I]}, l1d = {.misses = &counters[L1D]}, l2 = {.misses = &counters[L2]};
+
+/* Returns whether the line was there, and makes it the newest of its set. */
+static inline bool touch(Cache *cache, uint64_t line) {
+  uint64_t *set = cache->lines + (line % cache->sets) * cache->ways, wanted = line + 1, way = 0;
+  if (set[0] == wanted) return true;
+  while (way < cache->ways - 1 && set[way] != wanted) way++;
+  bool hit = set[way] == wanted;
+  memmove(set + 1, set, way * sizeof *set);
+  set[0] = wanted;
+  *cache->misses += !hit;
+  return hit;
+}
+
+static void read_through(Cache *first, uint64_t address, uint64_t bytes) {
+  for (uint64_t line = address >> LINE_SHIFT; line <= (address + bytes - 1) >> LINE_SHIFT; line++)
+    if (!touch(first, line)) touch(&l2, line);
+}
+
+static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *user) {
+  (void)vcpu, (void)user;
+  if (!has_begun) return;
+  read_through(&l1d, address, UINT64_C(1) << qemu_plugin_mem_size_shift(info));
+}
+
+typedef struct {
+  uint64_t address, bytes;
+} Code;
+
+static void on_block(unsigned vcpu, void *user) {
+  const Code *code = user;
+  (void)vcpu;
+  if (has_begun) read_through(&l1i, code->address, code->bytes);
+}
+
+/* --- regions -------------------------------------------------------------------------------------------- */
+
+/* A block adds all of its instructions when it is entered; a mark inside it takes back those that have not
+ * run yet, so that a region holds exactly what lies between its marks. */
+typedef struct {
+  bool opens;
+  uint64_t ahead[COUNTERS];
+} Mark;
+
+static void on_mark(unsigned vcpu, void *user) {
+  const Mark *mark = user;
+  (void)vcpu;
+  if (mark->opens == in_region || region_count == MAX_REGIONS) return;
+  uint64_t *region = regions[region_count];
+  for (int i = 0; i < COUNTERS; i++) {
+    uint64_t now = counters[i] - mark->ahead[i];
+    region[i] = mark->opens ? now : now - region[i];
+  }
+  has_begun = true;
+  in_region = mark->opens;
+  region_count += !mark->opens;
+}
+
+/* --- translation ---------------------------------------------------------------------------------------- */
+
+static uint32_t opcode(const struct qemu_plugin_insn *insn) {
+  uint32_t word = 0;
+  size_t size = qemu_plugin_insn_size(insn);
+  memcpy(&word, qemu_plugin_insn_data(insn), size < sizeof word ? size : sizeof word);
+  return word;
+}
+
+/* The top level of the A64 encoding (bits 28..25); 32-bit code, mostly Thumb, is not sorted. */
+static int class_of(uint32_t word) {
+  uint32_t group = (word >> 25) & 15;
+  if (!is_a64) return OTHER;
+  if ((group & 5) == 4) return MEMORY;
+  if ((group & 7) == 7) return VECTOR;
+  return (group & 14) == 10 ? BRANCH : OTHER;
+}
+
+static bool is_mark(const struct qemu_plugin_insn *insn, bool opens) {
+  uint32_t hint = is_a64 ? (opens ? 0xd5032abf : 0xd5032adf) : (opens ? 0xe320f055 : 0xe320f056);
+  return qemu_plugin_insn_size(insn) == 4 && opcode(insn) == hint;
+}
+
+static void place_mark(const struct qemu_plugin_tb *block, size_t at, bool opens) {
+  Mark *mark = calloc(1, sizeof *mark);
+  mark->opens = opens;
+  for (size_t i = at + opens; i < qemu_plugin_tb_n_insns(block); i++)
+    mark->ahead[class_of(opcode(qemu_plugin_tb_get_insn(block, i)))]++;
+  qemu_plugin_register_vcpu_insn_exec_cb(qemu_plugin_tb_get_insn(block, at), on_mark, NO_REGISTERS, mark);
+}
+
+static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
+  uint64_t per_class[COUNTERS] = {0};
+  Code *code = plays_caches ? calloc(1, sizeof *code) : NULL;
+  (void)id;
+  for (size_t i = 0; i < qemu_plugin_tb_n_insns(block); i++) {
+    struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
+    per_class[class_of(opcode(insn))]++;
+    if (is_mark(insn, true)) place_mark(block, i, true);
+    if (is_mark(insn, false)) place_mark(block, i, false);
+    if (!plays_caches) continue;
+    code->bytes += qemu_plugin_insn_size(insn);
+    qemu_plugin_register_vcpu_mem_cb(insn, on_access, NO_REGISTERS, READS_AND_WRITES, NULL);
+  }
+  for (int i = 0; i <= OTHER; i++)
+    if (per_class[i]) qemu_plugin_register_vcpu_tb_exec_inline(block, ADD_U64, &counters[i], per_class[i]);
+  if (!plays_caches) return;
+  code->address = qemu_plugin_tb_vaddr(block);
+  qemu_plugin_register_vcpu_tb_exec_cb(block, on_block, NO_REGISTERS, code);
+}
+
+/* --- start and end -------------------------------------------------------------------------------------- */
+
+static void on_exit_of_guest(qemu_plugin_id_t id, void *user) {
+  FILE *out = fopen(user, "w");
+  (void)id;
+  if (!out) return;
+  fprintf(out, "{\"regions\": [");
+  for (size_t i = 0; i < region_count; i++) {
+    const uint64_t *region = regions[i];
+    uint64_t instructions = region[MEMORY] + region[VECTOR] + region[BRANCH] + region[OTHER];
+    fprintf(out, "%s{\"instructions\": %" PRIu64, i ? ", " : "", instructions);
+    for (int name = 0; name < COUNTERS; name++)
+      fprintf(out, ", \"%s\": %" PRIu64, NAMES[name], region[name]);
+    fprintf(out, "}");
+  }
+  fprintf(out, "]}\n");
+  fclose(out);
+}
+
+static bool shape(Cache *cache, const char *geometry) {
+  char *slash;
+  uint64_t bytes = strtoull(geometry, &slash, 10);
+  cache->ways = *slash == '/' ? strtoull(slash + 1, NULL, 10) : 0;
+  cache->sets = cache->ways ? (bytes >> LINE_SHIFT) / cache->ways : 0;
+  if (cache->sets == 0) return false;
+  cache->lines = calloc(cache->sets * cache->ways, sizeof *cache->lines);
+  return cache->lines != NULL;
+}
+
+static bool take(char *word, char **out) {
+  char *value = strchr(word, '=');
+  if (!value) return false;
+  *value++ = 0;
+  if (strcmp(word, "out") == 0) return (*out = strdup(value)) != NULL;
+  if (strcmp(word, "mode") == 0) return (plays_caches = strcmp(value, "cache") == 0) || strcmp(value, "count") == 0;
+  if (strcmp(word, "l1i") == 0) return shape(&l1i, value);
+  if (strcmp(word, "l1d") == 0) return shape(&l1d, value);
+  return strcmp(word, "l2") == 0 && shape(&l2, value);
+}
+
+__attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
+                                                               int argc, char **argv) {
+  char *out = NULL;
+  for (int i = 0; i < argc; i++) {
+    if (take(argv[i], &out)) continue;
+    fprintf(stderr, "counter: cannot take the argument %s\n", argv[i]);
+    return 1;
+  }
+  if (!out || (plays_caches && !(l1i.lines && l1d.lines && l2.lines))) {
+    fprintf(stderr, "counter: `out`, or the geometry of a cache, is missing\n");
+    return 1;
+  }
+  is_a64 = strcmp(info->target_name, "aarch64") == 0;
+  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+  qemu_plugin_register_atexit_cb(id, on_exit_of_guest, out);
+  return 0;
+}

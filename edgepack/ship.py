@@ -1,0 +1,278 @@
+"""From judged candidates to bundles: choose the cheapest that holds, prove it on the target, pack it."""
+
+import platform
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from edgepack import __version__
+from edgepack.bundle import archive, card, goldens
+from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
+from edgepack.errors import MeasureError
+from edgepack.figures import Proof, artifact_of, prove
+from edgepack.profiles import Budget, Profile
+from edgepack.results import Candidate, DataFacts, Dropped, TargetResult, Verdict
+from edgepack.runtimes.engines import device_engine, host_engine, scores
+from edgepack.stages import Place
+from edgepack.store import Kept, source_fingerprint, write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_GOLDEN_SEED = 29
+_LICENCES = {"litert": "Apache-2.0", "tflite-runtime": "Apache-2.0", "onnxruntime-web": "MIT"}
+
+
+class Contender(NamedTuple):
+    """A candidate with the stored artifact it came from."""
+
+    candidate: Candidate
+    made: Kept
+
+
+class Choice(NamedTuple):
+    """What ships to a target: None with the reason in `why` when nothing may."""
+
+    contender: Contender | None
+    proof: Proof | None
+    why: str
+    dropped: tuple[Dropped, ...]
+
+
+def runtime_files(profile: Profile) -> list[Path]:
+    """Return the runtime's files that a user of this target downloads: those of the web, else none."""
+    if profile.platform != "web-wasm":
+        return []
+    from edgepack.tools import web
+
+    located = web.locate_runtime()
+    return [located.api, located.wasm]
+
+
+def download_bytes(profile: Profile, model_deflate: int, model_brotli: int, vocabulary: bytes) -> int:
+    """Return what a user fetches, compressed as the channel does: brotli on the web, deflate in an APK.
+
+    Model and vocabulary, and on the web the runtime; an app's own build brings the runtime elsewhere.
+    """
+    if profile.platform != "web-wasm":
+        return model_deflate + len(zlib.compress(vocabulary, 9))
+    import brotli
+
+    from edgepack.measure.web import runtime_bytes
+
+    words = len(brotli.compress(vocabulary, quality=11))
+    return model_brotli + words + runtime_bytes(runtime_files(profile))["brotli"]
+
+
+def wall_clock(verdict: Verdict) -> bool:
+    """Whether a verdict rests on a wall clock: it can fail a target, and never changes the choice."""
+    return verdict.limit in ("latency_ms", "load_ms")
+
+
+def choose(place: Place, split: Kept, profile: Profile, contenders: list[Contender], prefer: str) -> Choice:
+    """Return the cheapest contender whose exact figures hold its budget and hold on the target itself."""
+    dropped: list[Dropped] = []
+    for contender in sorted(contenders, key=lambda c: _cost(c.candidate, prefer)):
+        candidate = contender.candidate
+        if not all(v.status == "within" for v in candidate.verdicts if not wall_clock(v)):
+            continue
+        host = host_engine(profile)
+        proof = prove(place, split, contender.made, profile, host)
+        if not proof.failure:
+            return _chosen(contender, proof, len(contenders), prefer, dropped)
+        dropped.append(
+            Dropped(
+                recipe=candidate.artifact.recipe,
+                format=candidate.artifact.format,
+                runtime=device_engine(profile).name,
+                reason=f"its quality on the host does not hold on the target: {proof.failure}",
+            )
+        )
+    return Choice(None, None, _why_none(contenders, dropped), tuple(dropped))
+
+
+def _chosen(contender: Contender, proof: Proof, count: int, prefer: str, dropped: list[Dropped]) -> Choice:
+    late = [v for v in contender.candidate.verdicts if wall_clock(v) and v.status != "within"]
+    if late:
+        reasons = "; ".join(f"{v.limit} {v.status} ({_found(v)})" for v in late)
+        artifact = contender.candidate.artifact
+        why = f"the cheapest that keeps the ranking is {artifact.recipe} {artifact.format}, but {reasons}"
+        return Choice(None, proof, why, tuple(dropped))
+    cheapest = "fewest download bytes" if prefer == "download" else "fewest instructions"
+    return Choice(
+        contender, proof, f"{cheapest} of the candidates within budget ({count} measured)", tuple(dropped)
+    )
+
+
+def _found(verdict: Verdict) -> str:
+    return verdict.note if verdict.found is None else f"{verdict.found:,.6g}, allowed {verdict.allowed:,.6g}"
+
+
+def _cost(candidate: Candidate, prefer: str) -> tuple[float, float, str]:
+    counted = candidate.measurement.get("instructions")
+    instructions = float(counted.value) if counted and counted.value is not None else float("inf")
+    figures = (float(candidate.download_bytes), instructions)
+    first, second = figures if prefer == "download" else figures[::-1]
+    return first, second, candidate.artifact.sha256
+
+
+def _why_none(contenders: list[Contender], dropped: list[Dropped]) -> str:
+    if not contenders:
+        return "no candidate could be made and run on this target"
+    stops: dict[str, int] = {}
+    for contender in contenders:
+        for verdict in contender.candidate.verdicts:
+            if verdict.status != "within" and not wall_clock(verdict):
+                said = f"{verdict.limit} {verdict.status}"
+                stops[said] = stops.get(said, 0) + 1
+    parts = [f"{said} for {count}" for said, count in sorted(stops.items(), key=lambda kv: -kv[1])]
+    if dropped:
+        parts.append(f"not proven on the target for {len(dropped)}")
+    return f"none of {len(contenders)} candidates is within budget: {', '.join(parts)}"
+
+
+class Shipment(NamedTuple):
+    """What every bundle of a build shares."""
+
+    name: str
+    data: DataFacts
+    vocabulary: bytes
+    popularity: "NDArray[np.float64]"
+    history_length: int
+    item_count: int
+    filter_seen: bool
+    k: int
+
+
+def pack(
+    place: Place, shipment: Shipment, profile: Profile, budget: Budget, choice: Choice, out: Path
+) -> tuple[str, str]:
+    """Write the bundle of a target and return its file name and content hash."""
+    assert choice.contender is not None and choice.proof is not None  # noqa: S101  the caller's to check
+    candidate, made = choice.contender
+    if candidate.quality is None:
+        raise MeasureError(profile.name, "the choice was never ranked with", remedy="Report this as a bug.")
+    artifact = candidate.artifact
+    numbers = candidate.measurement.numbers
+    manifest = Manifest(
+        name=shipment.name,
+        edgepack_version=__version__,
+        target=profile.name,
+        platform=profile.platform,
+        model_file=artifact.file_name,
+        artifact=artifact,
+        recipe=_recipe(artifact.recipe),
+        contract=_contract(shipment),
+        runtime=_pinned(profile),
+        download_bytes=candidate.download_bytes,
+        figures=tuple(n for n in numbers if n.exact),
+        quality=candidate.quality,
+        budget=budget,
+        verdicts=tuple(v for v in candidate.verdicts if not wall_clock(v)),
+        proof=choice.proof.text,
+        why=choice.why,
+    )
+    members = {
+        artifact.file_name: (made.path / artifact.file_name).read_bytes(),
+        "vocabulary.json": shipment.vocabulary,
+        "goldens.json": _goldens(place, shipment, profile, made, choice.proof),
+        "card.md": card.render(manifest, shipment.data.source, shipment.data.licence).encode(),
+    }
+    run = RunRecord(
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=f"{platform.machine()}, {platform.system()} {platform.release()}",
+        figures=tuple(n for n in numbers if not n.exact),
+        verdicts=tuple(v for v in candidate.verdicts if wall_clock(v)),
+    )
+    file_name = f"{profile.name}{archive.SUFFIX}"
+    return file_name, archive.write(out / file_name, manifest, run, members)
+
+
+def _recipe(name: str) -> dict[str, bool | int | float | str]:
+    from edgepack.compress.recipes import RECIPES
+
+    flat: dict[str, bool | int | float | str] = {"name": name}
+    for step, settings in msgspec.to_builtins(RECIPES[name]).items():
+        if isinstance(settings, dict):
+            flat |= {f"{step}.{key}": value for key, value in settings.items()}
+    return flat
+
+
+def _contract(shipment: Shipment) -> Contract:
+    history = Tensor(name="history", dtype="int32", shape=(1, shipment.history_length))
+    scores = Tensor(name="scores", dtype="float32", shape=(1, shipment.item_count + 1))
+    return Contract(
+        inputs=(history,),
+        outputs=(scores,),
+        history_length=shipment.history_length,
+        item_count=shipment.item_count,
+        filter_seen=shipment.filter_seen,
+    )
+
+
+def _pinned(profile: Profile) -> PinnedRuntime:
+    from edgepack.store import sha256_of
+
+    return PinnedRuntime(
+        name=profile.runtime.name,
+        version=profile.runtime.version,
+        licence=_LICENCES[profile.runtime.name],
+        files={path.name: sha256_of(path) for path in runtime_files(profile)},
+    )
+
+
+def _goldens(place: Place, shipment: Shipment, profile: Profile, made: Kept, proof: Proof) -> bytes:
+    engine = device_engine(profile)
+    inputs = {
+        "artifact": made.digest,
+        "engine": [engine.name, msgspec.to_builtins(engine.emulation)],
+        "popularity": [float(x) for x in shipment.popularity[:64]],
+        "contract": [shipment.history_length, shipment.item_count, shipment.filter_seen, shipment.k],
+        "difference": proof.largest_difference,
+        "code": source_fingerprint("bundle/goldens.py", "runtimes"),
+    }
+
+    def make(folder: Path) -> None:
+        place.tell(f"goldens for {profile.name}", 0, 0)
+        facts = artifact_of(made)
+        assert not isinstance(facts, str)  # noqa: S101  a failed artifact is no contender
+        histories = goldens.invented_histories(shipment.popularity, shipment.history_length, _GOLDEN_SEED)
+        found = goldens.make_goldens(
+            histories,
+            scores(engine, made.path / facts.file_name, histories, deadline_s=1_200),
+            k=shipment.k,
+            filter_seen=shipment.filter_seen,
+            largest_difference=proof.largest_difference,
+            runtime=engine.name,
+        )
+        write_atomic(folder / "goldens.json", encode(found))
+
+    return (place.store.produce("goldens", inputs, make).path / "goldens.json").read_bytes()
+
+
+def result_of(
+    profile: Profile,
+    contenders: list[Contender],
+    dropped: list[Dropped],
+    choice: Choice,
+    packed: tuple[str, str] | None,
+) -> TargetResult:
+    """Return what the reports say of a target."""
+    chosen = choice.contender
+    return TargetResult(
+        target=profile.name,
+        description=profile.description,
+        platform=profile.platform,
+        runtime=f"{profile.runtime.name} {profile.runtime.version}",
+        candidates=tuple(contender.candidate for contender in contenders),
+        dropped=(*dropped, *choice.dropped),
+        chosen=chosen.candidate.artifact.sha256 if chosen else None,
+        why=choice.why,
+        proof=choice.proof.text if choice.proof else "",
+        bundle=packed[0] if packed else None,
+        content_hash=packed[1] if packed else None,
+    )

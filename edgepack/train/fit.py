@@ -1,0 +1,129 @@
+"""Trains a model's graphs, or any Keras model that gives scores, on a split."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.data.types import Split
+from edgepack.errors import ConfigError
+from edgepack.keras2 import deterministic, tf
+from edgepack.models.graphs import Graphs, transfer
+from edgepack.train import draw, losses
+from edgepack.train.loop import Job, train
+from edgepack.train.settings import History, TrainingSettings
+
+_CHUNK_ROWS = 256
+
+Tell = Callable[[str], None]
+
+
+def fit(
+    graphs: Graphs,
+    split: Split,
+    settings: TrainingSettings,
+    *,
+    work: Path,
+    tell: Tell,
+    table: Callable[[], Any] | None = None,
+    callbacks: Sequence[Any] = (),
+) -> History:
+    """Train `graphs.training` on `split.train`, then copy its weights into `graphs.serving`.
+
+    Baskets, where the split has any, are learnt basket to basket. `work` keeps the last finished epoch:
+    called again after a kill, with the same settings and a model built the same way, training goes on
+    from it and ends with the same bits; call `checkpoint.forget(work)` when the result is safe. `table`
+    gives the item table that the loss reads (float32 [V + 1, d]; the Embedding's weight by default);
+    `callbacks` are Keras callbacks, told of the start, every batch and every epoch.
+
+    Raises DataError when there is nothing to learn from, ConfigError when the loss does not fit.
+    """
+    deterministic(settings.seed)
+    if graphs.pairwise:
+        job = _pair_job(graphs, split, settings)
+    else:
+        job = _encoder_job(graphs, split, settings, table)
+    history = train(job, split, settings, work=work, tell=tell, callbacks=callbacks)
+    transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
+    return history
+
+
+def fit_scores(
+    model: Any,
+    split: Split,
+    settings: TrainingSettings,
+    *,
+    work: Path,
+    tell: Tell,
+    callbacks: Sequence[Any] = (),
+) -> History:
+    """Train any Keras model `history` int32 [B, L] -> logits [B, V + 1] by full softmax on cut histories.
+
+    Otherwise as `fit`; the model's own Dropout layers draw from TensorFlow's generator, so a training
+    with them repeats to the bit only when it is not interrupted.
+    """
+    deterministic(settings.seed)
+    length = model.inputs[0].shape[1]
+
+    def loss(history: Any, target: Any) -> Any:
+        return losses.catalogue_loss(model(history, training=True), target)
+
+    batches = draw.cut_batches(split, length, settings)
+    job = Job(model, length, batches, loss, lambda histories: predict(model, histories))
+    return train(job, split, settings, work=work, tell=tell, callbacks=callbacks)
+
+
+def predict(serving: Any, histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
+    """Give the scores float32 [n, V + 1] of `histories` int32 [N, L], a few hundred rows at a time."""
+    call = tf.function(lambda rows: serving(rows, training=False), reduce_retracing=True)
+    return _in_chunks(call, histories)
+
+
+def _encoder_job(
+    graphs: Graphs, split: Split, settings: TrainingSettings, table: Callable[[], Any] | None
+) -> Job:
+    model, length = graphs.training, graphs.training.inputs[0].shape[1]
+    rows = table or (lambda: model.get_layer(graphs.table).embeddings)
+    loss_of = losses.LOSSES[settings.loss]
+
+    def loss(history: Any, targets: Any, negatives: Any) -> Any:
+        hidden, taught = model(history, training=True), tf.where(targets > 0)
+        hidden, targets = tf.gather_nd(hidden, taught), tf.gather_nd(targets, taught)
+        return loss_of(hidden, targets, negatives, tf.convert_to_tensor(rows()))
+
+    def score(history: Any) -> Any:
+        return tf.matmul(model(history, training=False)[:, -1, :], rows(), transpose_b=True)
+
+    call = tf.function(score, reduce_retracing=True)
+    batches = draw.position_batches(split, length, settings)
+    return Job(model, length, batches, loss, lambda histories: _in_chunks(call, histories))
+
+
+def _pair_job(graphs: Graphs, split: Split, settings: TrainingSettings) -> Job:
+    model, length = graphs.training, graphs.training.inputs[0].shape[1]
+    loss_of = losses.PAIR_LOSSES.get(settings.loss)
+    if loss_of is None:
+        raise ConfigError(
+            "training settings: loss",
+            f"{settings.loss} does not fit a model that scores given candidates",
+            allowed=f"it can take {', '.join(losses.PAIR_LOSSES)}",
+            remedy="Choose one of these.",
+        )
+
+    def loss(history: Any, candidates: Any) -> Any:
+        return loss_of(model([history, candidates], training=True))
+
+    call = tf.function(lambda rows: graphs.serving(rows, training=False), reduce_retracing=True)
+
+    def scores(histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
+        transfer(model, graphs.serving, table=graphs.table, tied=graphs.tied)
+        return _in_chunks(call, histories)
+
+    return Job(model, length, draw.candidate_batches(split, length, settings), loss, scores)
+
+
+def _in_chunks(call: Callable[[Any], Any], histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(histories), _CHUNK_ROWS):
+        yield call(tf.constant(histories[start : start + _CHUNK_ROWS])).numpy()

@@ -1,0 +1,167 @@
+"""The training loop: deterministic to the bit, and resumable from the last finished epoch."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.data.types import Split, padded
+from edgepack.keras2 import keras, tf
+from edgepack.models.graphs import dropout_step
+from edgepack.store import digest_of
+from edgepack.train import checkpoint, validation
+from edgepack.train.draw import Draw
+from edgepack.train.settings import History, TrainingSettings
+
+_LAST_RATE_SHARE = 0.01
+
+
+class Job(NamedTuple):
+    """What differs between the ways to train.
+
+    `draw` gives an epoch's batches; `loss` takes one and gives a scalar tensor; `scores` gives
+    float32 [n, V + 1] in chunks for histories int32 [N, length].
+    """
+
+    model: Any
+    length: int
+    draw: Draw
+    loss: Callable[..., Any]
+    scores: Callable[[NDArray[np.int32]], Iterator[NDArray[np.float32]]]
+
+
+def train(
+    job: Job,
+    split: Split,
+    settings: TrainingSettings,
+    *,
+    work: Path,
+    tell: Callable[[str], None],
+    callbacks: Sequence[Any],
+) -> History:
+    """Train `job.model` in place and return what happened; goes on from what `work` holds."""
+    steps = sum(1 for _ in job.draw(0))
+    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    optimizer.build(job.model.trainable_variables)
+    key = _key(job, split, settings)
+    state = checkpoint.load(work, key) or checkpoint.State([], [], [], [])
+    if state.records:
+        _put(job.model.variables, state.weights)
+        _put(optimizer.variables, state.optimizer)
+        tell(f"going on after epoch {len(state.records)}")
+    _begin(callbacks, job.model, optimizer)
+    step = _step_function(job, optimizer)
+    users = validation.sample(split.valid, settings.validation_users, settings.seed)
+    histories = padded(users.history, job.length)
+    for epoch in range(len(state.records), settings.epochs):
+        if _stale(state.records, settings.patience):
+            break
+        clock = _Clock(state.records)
+        loss = _epoch(job, step, optimizer, epoch, steps, settings, callbacks)
+        quality = validation.rate(users, job.scores(histories), filter_seen=settings.filter_seen)
+        record = {"loss": loss, **quality, **clock.read()}
+        state = _next_state(job.model, optimizer, state, record, settings)
+        checkpoint.save(work, key, state)
+        tell(_line(epoch, settings.epochs, record))
+    if settings.keep == "best" and state.best:
+        _put(job.model.variables, state.best)
+    return History(state.records, _best(state.records) + 1 if settings.keep == "best" else len(state.records))
+
+
+def _epoch(
+    job: Job,
+    step: Callable[..., Any],
+    optimizer: Any,
+    epoch: int,
+    steps: int,
+    settings: TrainingSettings,
+    callbacks: Sequence[Any],
+) -> float:
+    losses = []
+    for index, batch in enumerate(job.draw(epoch), start=epoch * steps):
+        optimizer.learning_rate.assign(_learning_rate(index, steps * settings.epochs, settings))
+        dropout_step().assign((settings.seed << 32) + index)
+        for callback in callbacks:
+            callback.on_train_batch_begin(index)
+        losses.append(step(*(tf.constant(array) for array in batch)))
+    for callback in callbacks:
+        callback.on_epoch_end(epoch)
+    return float(np.mean([float(loss) for loss in losses]))
+
+
+def _step_function(job: Job, optimizer: Any) -> Callable[..., Any]:
+    variables = job.model.trainable_variables
+
+    def step(*batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = job.loss(*batch) + tf.add_n([tf.constant(0.0), *job.model.losses])
+        # A table's gradient is nearly dense once the loss reads hundreds of its rows.
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return loss
+
+    return tf.function(step, reduce_retracing=True)  # type: ignore[no-any-return]
+
+
+def _learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
+    warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
+    return settings.learning_rate * warm * max(_LAST_RATE_SHARE, 1 - step / steps)
+
+
+def _next_state(
+    model: Any, optimizer: Any, before: checkpoint.State, record: dict[str, float], settings: TrainingSettings
+) -> checkpoint.State:
+    records = [*before.records, record]
+    weights = [variable.numpy() for variable in model.variables]
+    improved = settings.keep == "best" and _best(records) == len(records) - 1
+    best = weights if improved else before.best
+    return checkpoint.State(weights, [variable.numpy() for variable in optimizer.variables], best, records)
+
+
+def _best(records: list[dict[str, float]]) -> int:
+    return int(np.argmax([record["valid_ndcg@10"] for record in records])) if records else -1
+
+
+def _stale(records: list[dict[str, float]], patience: int) -> bool:
+    return patience > 0 and len(records) - 1 - _best(records) >= patience
+
+
+def _begin(callbacks: Sequence[Any], model: Any, optimizer: Any) -> None:
+    # TF-MOT's pruning callback reads its step from `model.optimizer.iterations`.
+    model.optimizer = optimizer
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+
+
+def _put(variables: Sequence[Any], arrays: Sequence[NDArray[Any]]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _key(job: Job, split: Split, settings: TrainingSettings) -> str:
+    shapes = [[variable.name, list(variable.shape)] for variable in job.model.variables]
+    events = [len(split.train.items), int(split.train.items.sum(dtype=np.int64))]
+    return digest_of([msgspec.to_builtins(settings), shapes, events])
+
+
+def _line(epoch: int, epochs: int, record: dict[str, float]) -> str:
+    return (
+        f"epoch {epoch + 1}/{epochs}: loss {record['loss']:.3f}, validation NDCG@10 "
+        f"{record['valid_ndcg@10']:.4f}, HR@10 {record['valid_hr@10']:.4f}, {record['cpu_s']:.0f} CPU s"
+    )
+
+
+class _Clock:
+    """CPU and wall seconds since the first epoch began, earlier processes included."""
+
+    def __init__(self, records: list[dict[str, float]]) -> None:
+        last = records[-1] if records else {"cpu_s": 0.0, "wall_s": 0.0}
+        self.cpu_s, self.wall_s = last["cpu_s"] - time.process_time(), last["wall_s"] - time.monotonic()
+
+    def read(self) -> dict[str, float]:
+        return {"cpu_s": self.cpu_s + time.process_time(), "wall_s": self.wall_s + time.monotonic()}

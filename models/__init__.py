@@ -1,0 +1,1 @@
+"""Recommender families: one module each, mapped into the package as `edgepack.models`."""

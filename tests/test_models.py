@@ -1,0 +1,130 @@
+"""Model families: both graphs agree, see only the past, serve the contract and survive renaming wrappers."""
+
+import importlib
+
+import numpy as np
+import pytest
+from edgepack.models.graphs import Graphs, bare_name, transfer
+
+from edgepack.errors import ConfigError, ConvertError
+from edgepack.keras2 import deterministic, keras
+
+V, LENGTH = 40, 8
+FAMILIES = {
+    "sasrec": {"width": 8, "ffn_width": 8, "heads": 2},
+    "mf": {"width": 8},
+    "neumf": {"width": 8, "mlp_in": 8, "mlp_out": 4},
+}
+HISTORIES = np.array(
+    [[0] * 8, [0, 0, 0, 0, 0, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7, 8], [0, 0, 0, 0, 0, 0, 0, 40]], np.int32
+)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def graphs(family: str) -> Graphs:
+    deterministic(3)
+    built = importlib.import_module(f"edgepack.models.{family}").build(V, LENGTH, **FAMILIES[family])
+    _disturb(built)
+    return built
+
+
+def _disturb(built: Graphs) -> None:
+    """Give every weight a value that no initializer gives, so that a forgotten transfer shows."""
+    generator = np.random.default_rng(0)
+    for variable in built.training.variables:
+        variable.assign(variable + generator.normal(0, 0.3, variable.shape))
+    transfer(built.training, built.serving, table=built.table, tied=built.tied)
+
+
+def _training_scores(built: Graphs, histories: np.ndarray) -> np.ndarray:
+    if built.pairwise:
+        everything = np.tile(np.arange(V + 1, dtype=np.int32), (len(histories), 1))
+        return built.training([histories, everything]).numpy()
+    table = built.training.get_layer(built.table).embeddings.numpy()
+    return built.training(histories).numpy()[:, -1] @ table.T
+
+
+def test_serving_gives_the_scores_of_the_trained_graph_also_for_an_empty_history(graphs: Graphs) -> None:
+    served = graphs.serving(HISTORIES).numpy()
+    assert served.shape == (len(HISTORIES), V + 1)
+    assert served.dtype == np.float32
+    assert np.isfinite(served).all()
+    np.testing.assert_allclose(served, _training_scores(graphs, HISTORIES), atol=2e-5)
+    assert np.ptp(served[0]) > 0.01, "an empty history has a prior, not one score for all"
+
+
+def test_serving_has_the_one_input_and_the_one_output_of_the_contract(graphs: Graphs) -> None:
+    assert graphs.serving.input_names == ["history"]
+    assert graphs.serving.inputs[0].dtype == "int32"
+    assert graphs.serving.output_names == ["scores"]
+
+
+def test_an_encoder_position_sees_no_later_item(graphs: Graphs) -> None:
+    if graphs.pairwise:
+        pytest.skip("a pair model encodes the whole history at once")
+    changed = HISTORIES.copy()
+    changed[:, 6:] = [[11, 12]]
+    before, after = graphs.training(HISTORIES).numpy(), graphs.training(changed).numpy()
+    np.testing.assert_array_equal(before[:, :6], after[:, :6])
+    assert not np.allclose(before[:, 7], after[:, 7])
+
+
+def test_padding_before_a_history_changes_nothing_but_its_place(graphs: Graphs) -> None:
+    swapped = np.where(HISTORIES == 0, 0, HISTORIES[:, ::-1])
+    assert not np.array_equal(swapped, HISTORIES)
+    row_of_padding = graphs.training.get_layer(graphs.table).embeddings
+    full = HISTORIES[2:3]
+    before = graphs.serving(full).numpy()[:, 1:]
+    row_of_padding.assign(row_of_padding.numpy() + np.eye(V + 1, 1, dtype=np.float32) * 3)
+    transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
+    np.testing.assert_array_equal(before, graphs.serving(full).numpy()[:, 1:])
+
+
+def test_graphs_consist_of_named_layers_that_keras_can_clone(graphs: Graphs, family: str) -> None:
+    for model in (graphs.training, graphs.serving):
+        kinds = {type(layer).__name__ for layer in model.layers}
+        assert not kinds & {"TFOpLambda", "SlicingOpLambda", "Lambda", "MultiHeadAttention"}, family
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        inputs = [HISTORIES, HISTORIES] if len(model.inputs) == 2 else HISTORIES
+        np.testing.assert_array_equal(copy(inputs).numpy(), model(inputs).numpy())
+
+
+def test_an_item_id_beyond_16_bits_keeps_its_row() -> None:
+    mf = importlib.import_module("edgepack.models.mf")
+    built = mf.build(70_000, 4, width=2)
+    assert not np.array_equal(
+        built.serving(np.array([[0, 0, 0, 70_000]], np.int32)),
+        built.serving(np.array([[0, 0, 0, 4_464]], np.int32)),
+    )
+
+
+def test_an_unknown_hyper_parameter_is_named(family: str) -> None:
+    with pytest.raises(ConfigError, match="depth is not one of its hyper-parameters"):
+        importlib.import_module(f"edgepack.models.{family}").build(V, LENGTH, depth=3)
+
+
+def test_a_serving_layer_without_namesake_is_refused() -> None:
+    source, target = (keras.Sequential([keras.layers.Dense(2, name=n)]) for n in ("here", "there"))
+    for model in (source, target):
+        model.build((None, 3))
+    with pytest.raises(ConvertError, match="layer there"):
+        transfer(source, target, table="none", tied=None)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "bare"),
+    [
+        ("quant_block0_query", "block0_query"),
+        ("prune_low_magnitude_item_embedding", "item_embedding"),
+        ("quant_prune_low_magnitude_x", "x"),
+        ("quantity", "quantity"),
+    ],
+)
+def test_wrapper_prefixes_are_taken_off_a_layer_name(wrapped: str, bare: str) -> None:
+    assert bare_name(wrapped) == bare

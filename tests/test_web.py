@@ -1,0 +1,430 @@
+"""onnxruntime-web in Node and Chromium against onnxruntime, what is measured there, and the sample page."""
+
+import hashlib
+import json
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgepack.errors import ConvertError, LimitError, MeasureError, ToolError
+from edgepack.measure.web import measure, percentile, runtime_bytes
+from edgepack.profiles import load_profiles
+from edgepack.results import Measurement
+from edgepack.runtimes.chromium import FLAGS
+from edgepack.runtimes.ort_web import run_chromium, run_node
+from edgepack.runtimes.static_server import Served, serve
+from edgepack.tools import web
+
+ITEMS, WIDTH, LENGTH = 60, 16, 8
+SAMPLE_APP = Path(__file__).parents[1] / "sample_apps" / "web"
+RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> web.WebTools:
+    pytest.importorskip("playwright")
+    try:
+        return web.locate()
+    except ToolError as error:
+        pytest.skip(f"web tools: {error}")
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A recommender of a few kB (mean of item vectors against all item vectors), in four formats."""
+    folder = tmp_path_factory.mktemp("models")
+    float32 = _float_model(folder / "float32.onnx")
+    made = {"onnx-float32": float32, "onnx-qdq": _qdq(float32, folder / "qdq.onnx")}
+    return made | {name.replace("onnx", "ort"): _as_ort(path) for name, path in made.items()}
+
+
+def _float_model(path: Path) -> Path:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    table = np.random.default_rng(3).normal(size=(ITEMS + 1, WIDTH)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "history"], ["vectors"]),
+            helper.make_node("ReduceMean", ["vectors"], ["user"], axes=[1], keepdims=0),
+            helper.make_node("MatMul", ["user", "transposed"], ["scores"]),
+        ],
+        "mean_of_items",
+        [helper.make_tensor_value_info("history", TensorProto.INT32, [1, LENGTH])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, ITEMS + 1])],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.ascontiguousarray(table.T), "transposed"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def _qdq(source: Path, path: Path) -> Path:
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Rows(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows = iter(histories(32))
+
+        def get_next(self) -> dict[str, NDArray[np.int32]] | None:
+            return next(({"history": row[None]} for row in self.rows), None)
+
+    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(source, path, Rows(), op_types_to_quantize=["MatMul", "Gather"], **kinds)
+    return path
+
+
+def _as_ort(source: Path) -> Path:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.optimized_model_filepath = str(source.with_suffix(".ort"))
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return source.with_suffix(".ort")
+
+
+def histories(rows: int) -> NDArray[np.int32]:
+    drawn = np.random.default_rng(5).integers(1, ITEMS + 1, size=(rows, LENGTH), dtype=np.int32)
+    padding = np.arange(LENGTH) < np.arange(rows)[:, None] % LENGTH
+    return np.where(padding, 0, drawn).astype(np.int32)
+
+
+def expected_scores(artifact: Path, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"history": row[None]})[0] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "tolerance"),
+    [
+        (run_node, "onnx-float32", 1e-5),
+        (run_node, "ort-float32", 1e-5),
+        (run_node, "onnx-qdq", 0.0),
+        (run_node, "ort-qdq", 0.0),
+        (run_chromium, "ort-float32", 1e-5),
+        (run_chromium, "onnx-qdq", 0.0),
+    ],
+)
+def test_web_scores_equal_those_of_onnxruntime(
+    run: Any, name: str, tolerance: float, artifacts: dict[str, Path]
+) -> None:
+    rows = histories(20)
+    scores = run(artifacts[name], {"history": rows}, deadline_s=60)
+    assert scores.dtype == np.float32
+    assert scores.shape == (20, ITEMS + 1)
+    assert np.abs(scores - expected_scores(artifacts[name], rows)).max() <= tolerance
+
+
+def test_rows_that_need_several_writes_come_back_in_order(artifacts: dict[str, Path]) -> None:
+    rows = np.tile(histories(100), (400, 1))  # 9.8 MB of scores, written 8 MiB at a time
+    scores = run_chromium(artifacts["onnx-float32"], {"history": rows}, deadline_s=60)
+    assert scores.shape == (len(rows), ITEMS + 1)
+    np.testing.assert_array_equal(scores[-100:], scores[:100])
+    assert np.abs(scores[:100] - expected_scores(artifacts["onnx-float32"], rows[:100])).max() <= 1e-5
+
+
+@pytest.mark.parametrize("run", [run_node, run_chromium])
+def test_a_history_of_another_length_is_a_signature_error(run: Any, artifacts: dict[str, Path]) -> None:
+    with pytest.raises(ConvertError, match=r"input 'history' is int32 \[1,8\]; given is int32 \[1,9\]"):
+        run(artifacts["onnx-float32"], {"history": np.ones((1, 9), np.int32)}, deadline_s=60)
+
+
+def test_a_file_that_is_no_model_is_named_with_the_runtimes_own_words(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model at all")
+    with pytest.raises(MeasureError, match=r"cannot run broken\.onnx: .*protobuf"):
+        run_node(broken, {"history": histories(1)}, deadline_s=60)
+
+
+def test_a_deadline_leaves_no_browser_and_no_files(
+    artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+        monkeypatch.setattr("tempfile.tempdir", scratch)
+        with pytest.raises(LimitError):
+            run_chromium(artifacts["onnx-float32"], {"history": histories(1)}, deadline_s=1.2)
+        assert not list(Path(scratch).iterdir())
+        assert _eventually_gone(scratch)
+
+
+def test_a_long_temporary_folder_is_no_obstacle(
+    artifacts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long" * 15)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert run_chromium(artifacts["ort-qdq"], {"history": histories(1)}, deadline_s=60).shape == (1, 61)
+
+
+def _eventually_gone(mark: str) -> bool:
+    for _ in range(50):
+        if not any(mark in line for line in _command_lines()):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:  # it ended while we looked
+            continue
+
+
+@pytest.fixture(scope="module")
+def measured(artifacts: dict[str, Path]) -> Measurement:
+    profile = load_profiles()["web-wasm-mobile"]
+    return measure(artifacts["ort-qdq"], "0" * 64, profile, {"history": histories(4)})
+
+
+def test_a_throttled_browser_is_called_emulated_and_its_figures_are_wall_clock(measured: Measurement) -> None:
+    for name in ("runtime_load_ms", "load_ms", "latency_first_ms", "latency_p50_ms", "latency_p95_ms"):
+        number = measured.get(name)
+        assert number is not None
+        assert number.value is not None
+        assert number.value > 0
+        assert (number.provenance, number.exact) == ("emulated", False)
+        assert "Chromium" in number.source
+        assert "throttled 4x" in number.source
+
+
+def test_the_heap_is_whole_pages_and_repeats(measured: Measurement) -> None:
+    peak = measured.get("peak_memory_bytes")
+    assert peak is not None
+    assert isinstance(peak.value, int)
+    assert peak.exact
+    assert peak.value >= 16 << 20
+    assert peak.value % (64 << 10) == 0
+
+
+def test_throttling_slows_the_page_down_and_the_hosts_own_speed_stands_beside_it(
+    measured: Measurement,
+) -> None:
+    figures = {number.name: number.value for number in measured.numbers}
+    host, throttled = figures["host_benchmark_ms"], figures["throttled_benchmark_ms"]
+    assert host is not None
+    assert throttled is not None
+    assert throttled > 1.5 * host
+    assert figures["node_latency_p50_ms"]
+    assert figures["node_cpu_ms"]
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    assert percentile([4.0, 1.0, 3.0, 2.0], 95) == 4.0
+    assert percentile(list(map(float, range(1, 101))), 95) == 95.0
+    assert percentile([7.0], 50) == 7.0
+
+
+def test_runtime_bytes_add_up_files_that_are_compressed_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import brotli
+
+    monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path / "home"))
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    (tmp_path / "b").write_bytes(bytes(range(256)))
+    sizes = runtime_bytes([tmp_path / "a", tmp_path / "b"])
+    assert sizes["raw"] == 1256
+    assert sizes["brotli"] == len(brotli.compress(b"a" * 1000)) + len(brotli.compress(bytes(range(256))))
+    assert runtime_bytes([tmp_path / "a", tmp_path / "b"]) == sizes
+
+
+def test_web_profiles_pin_the_runtime_that_is_fetched() -> None:
+    profiles = [p for p in load_profiles().values() if p.platform == "web-wasm"]
+    assert [p.name for p in profiles] == ["web-wasm-desktop", "web-wasm-mobile"]
+    assert {p.runtime.version for p in profiles} == {web.VERSION}
+
+
+def test_missing_tools_are_errors_that_say_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("EDGEPACK_CHROMIUM", raising=False)
+    with pytest.raises(ToolError, match=r"onnxruntime-web .*Run `edgepack setup`"):
+        web.locate_runtime()
+    with pytest.raises(ToolError, match="chromium: is not installed"):
+        web.locate_chromium()
+    by_name = {tool.name: tool.path for tool in web.status()}
+    assert by_name["chromium"] is None
+    assert by_name[f"onnxruntime-web {web.VERSION}"] is None
+
+
+def test_an_altered_runtime_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = web.locate_runtime().folder
+    copy = tmp_path / "web" / fetched.name
+    shutil.copytree(fetched, copy)
+    monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path))
+    assert web.locate_runtime().folder == copy
+    with (copy / web.API_FILE).open("ab") as stream:
+        stream.write(b"//")
+    with pytest.raises(ToolError, match="is not the file that was installed"):
+        web.locate_runtime()
+
+
+def test_the_server_takes_results_only_under_the_name_it_was_told(tmp_path: Path) -> None:
+    with serve(tmp_path, appendable=frozenset({"scores.bin"})) as served:
+        assert b"204" in _put(served, "/scores.bin")
+        assert b"403" in _put(served, "/../outside.bin")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.bin"]
+    assert served.requests == ["/scores.bin", "/../outside.bin"]
+
+
+def _put(served: Served, path: str) -> bytes:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nhi".encode())
+        return connection.recv(64)
+
+
+# --- the sample page -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tools: web.WebTools) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(tools.chromium), args=list(FLAGS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, artifacts: dict[str, Path], tools: web.WebTools) -> Path:
+    """The sample app with a bundle and the runtime beside it, as a static host would serve it."""
+    root = shutil.copytree(SAMPLE_APP, tmp_path / "site")
+    (root / "runtime").mkdir()
+    for name in RUNTIME_FILES:
+        (root / "runtime" / name).symlink_to(tools.runtime.folder / name)
+    bundle = root / "bundle"
+    bundle.mkdir()
+    shutil.copyfile(artifacts["ort-qdq"], bundle / "model.ort")
+    _write_json(bundle / "vocabulary.json", ["", *(f"Item {index}" for index in range(1, ITEMS + 1))])
+    _write_json(bundle / "goldens.json", {"k": 10, "cases": _golden_cases(artifacts["ort-qdq"])})
+    members = sorted(path.name for path in bundle.iterdir())
+    manifest = {
+        "model_file": "model.ort",
+        "contract": {"history_length": LENGTH, "filter_seen": True},
+        "files": {name: {"sha256": _sha256(bundle / name)} for name in members},
+        "runtime": {"files": {name: _sha256(root / "runtime" / name) for name in RUNTIME_FILES}},
+    }
+    _write_json(bundle / "manifest.json", manifest)
+    return root
+
+
+def _golden_cases(artifact: Path) -> list[dict[str, list[int]]]:
+    rows = np.concatenate([np.zeros((1, LENGTH), np.int32), histories(6)])
+    cases = []
+    for row, scores in zip(rows, expected_scores(artifact, rows), strict=True):
+        scores[[0, *row]] = -np.inf
+        best = np.argsort(-scores, kind="stable")[:10]
+        cases.append({"history": [int(item) for item in row if item], "top_k": best.tolist()})
+    return cases
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), "utf-8")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _opened(browser: Any, url: str, width: int = 1024) -> tuple[Any, list[str]]:
+    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(url)
+    page.wait_for_selector("body[data-ready=true]")
+    return page, requests
+
+
+def test_the_page_asks_for_itself_the_bundle_and_the_runtime_and_nothing_else(
+    browser: Any, site: Path
+) -> None:
+    with serve(site) as served:
+        page, requests = _opened(browser, f"{served.url}/")
+        page.click("#shelf button >> nth=2")
+        page.wait_for_selector("#history button")
+        expected = {
+            *("/", "/style.css", "/app.mjs", "/recommender.mjs"),
+            *(f"/bundle/{path.name}" for path in (site / "bundle").iterdir()),
+            *(f"/runtime/{name}" for name in RUNTIME_FILES),
+        }
+        own = [url for url in requests if not url.startswith("data:")]
+        assert sorted(own) == sorted(served.url + path for path in expected)
+        assert sorted(served.requests) == sorted(expected)
+        page.context.close()
+
+
+def test_the_page_reproduces_every_golden_list(browser: Any, site: Path) -> None:
+    with serve(site) as served:
+        page, _ = _opened(browser, f"{served.url}/")
+        assert page.inner_text("#self-test") == "✓ 7 of 7 recorded lists reproduced"
+        golden = json.loads((site / "bundle" / "goldens.json").read_text())["cases"][0]
+        assert page.locator("#list button").all_inner_texts() == [f"Item {i}" for i in golden["top_k"]]
+        page.context.close()
+
+
+def test_a_pick_re_ranks_and_is_no_longer_recommended(browser: Any, site: Path) -> None:
+    with serve(site) as served:
+        page, _ = _opened(browser, f"{served.url}/")
+        before = page.locator("#list button").all_inner_texts()
+        page.click("#list button >> nth=0")
+        page.wait_for_selector("#history button")
+        after = page.locator("#list button").all_inner_texts()
+        assert page.locator("#history button").all_inner_texts() == before[:1]
+        assert before[0] not in after
+        assert len(after) == 10
+        page.context.close()
+
+
+def test_equal_scores_order_by_lower_index_in_the_page(browser: Any, site: Path) -> None:
+    with serve(site) as served:
+        page, _ = _opened(browser, f"{served.url}/")
+        ranked = page.evaluate(
+            "async () => (await import('./recommender.mjs')).topK([9, 1, 3, 1, 3, 2], 4, (i) => i === 5)"
+        )
+        assert ranked == [2, 4, 1, 3]
+        page.context.close()
+
+
+@pytest.mark.parametrize("name", ["bundle/model.ort", "bundle/goldens.json", "runtime/" + web.WASM_FILE])
+def test_a_tampered_file_is_a_visible_error_and_nothing_is_recommended(
+    browser: Any, site: Path, name: str
+) -> None:
+    data = bytearray((site / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (site / name).unlink()
+    (site / name).write_bytes(data)
+    with serve(site) as served:
+        page, _ = _opened(browser, f"{served.url}/")
+        alert = page.locator("[role=alert]")
+        assert alert.inner_text() == (
+            f"{name.partition('/')[2]} is not the file that the manifest names; nothing was run."
+        )
+        assert not page.is_visible("#app")
+        page.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1024])
+def test_the_page_needs_no_sideways_scrolling(browser: Any, site: Path, width: int) -> None:
+    with serve(site) as served:
+        page, _ = _opened(browser, f"{served.url}/", width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.context.close()
