@@ -4,7 +4,6 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-export EDGEPACK_HOME ?= $(CURDIR)/.tools
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
@@ -15,7 +14,6 @@ help:
 	@echo "make test   install everything, run linters and all tests"
 
 # System packages are needed once, and only with root can they be installed; without it `edgepack setup`
-# unpacks what it can into $(EDGEPACK_HOME).
 system:
 	@bash .make/system.sh
 

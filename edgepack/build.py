@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgepack import __version__, figures, ship, stages
+from edgepack import __version__, ship
 from edgepack.budget import judge
 from edgepack.compress.recipes import RECIPES
 from edgepack.config import Config, beside
@@ -29,7 +29,7 @@ from edgepack.results import (
     TargetResult,
 )
 from edgepack.runtimes.engines import host_engine
-from edgepack.stages import Place
+from edgepack.stages import Place, artifacts, figures, logs, models, versions
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
 
@@ -122,15 +122,15 @@ def render_plan(planned: Plan, as_json: bool) -> str:
 
 def data_facts(config_path: Path, config: Config, store: Path, tell: Tell) -> DataFacts:
     """Read and clean the configured log, and return what was learnt."""
-    return stages.facts(stages.data(Place(config, config_path.parent, Store(store), tell)))
+    return logs.facts(logs.split_log(Place(config, config_path.parent, Store(store), tell)))
 
 
 def float_rows(config_path: Path, config: Config, store: Path, tell: Tell) -> tuple[ModelRow, ...]:
     """Train the float model and return its row and the baselines'."""
     place = Place(config, config_path.parent, Store(store), tell)
-    split = stages.data(place)
-    model = stages.model(place, stages.facts(split).items)
-    trained = stages.train(place, split, model, config.seed)
+    split = logs.split_log(place)
+    model = models.model(place, logs.facts(split).items)
+    trained = models.train(place, split, model, config.seed)
     reference = figures.float_quality(place, split, model, trained)
     return (_float_row(model.name, reference), *figures.baselines(place, split))
 
@@ -146,10 +146,10 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     """
     began = time.monotonic()
     place = Place(planned.config, Path(planned.folder), Store(store_folder), tell)
-    split = stages.data(place)
-    facts = stages.facts(split)
-    model = stages.model(place, facts.items)
-    trained = stages.train(place, split, model, planned.config.seed)
+    split = logs.split_log(place)
+    facts = logs.facts(split)
+    model = models.model(place, facts.items)
+    trained = models.train(place, split, model, planned.config.seed)
     reference = figures.float_quality(place, split, model, trained)
     baselines = figures.baselines(place, split)
     noise = _noise_floor(place, split, model, reference)
@@ -171,7 +171,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         noise_floor_overlap_at_10=noise,
         curve=tuple(msgspec.json.decode((trained.path / "curve.json").read_bytes())),
         targets=targets,
-        versions=stages.versions(*_VERSIONED),
+        versions=versions(*_VERSIONED),
         stages_made=tuple(place.store.made),
         stages_kept=tuple(place.store.kept),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -179,10 +179,10 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     )
 
 
-def _noise_floor(place: Place, split: Kept, model: stages.Model, reference: Kept) -> float | None:
+def _noise_floor(place: Place, split: Kept, model: models.Model, reference: Kept) -> float | None:
     if not place.config.quality.noise_floor or model.comes_trained:
         return None
-    other = stages.train(place, split, model, place.config.seed + 1)
+    other = models.train(place, split, model, place.config.seed + 1)
     return figures.overlap_of(reference, figures.float_quality(place, split, model, other))
 
 
@@ -194,7 +194,7 @@ class _Build:
         planned: Plan,
         place: Place,
         split: Kept,
-        model: stages.Model,
+        model: models.Model,
         trained: Kept,
         reference: Kept,
         out: Path,
@@ -226,8 +226,11 @@ class _Build:
         return ship.result_of(profile, contenders, dropped, choice, packed)
 
     def _contender(self, profile: Profile, recipe: str, format: str) -> ship.Contender | Dropped:
-        compressed = stages.compress(self.place, self.split, self.model, self.trained, recipe)
-        made = stages.artifact(self.place, self.split, self.model, compressed, recipe, format)
+        if RECIPES[recipe].trains and self.model.why_not_trained_further:
+            reason = f"{self.model.name} cannot be trained further: {self.model.why_not_trained_further}"
+            return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
+        compressed = models.compress(self.place, self.split, self.model, self.trained, recipe)
+        made = artifacts.artifact(self.place, self.split, self.model, compressed, recipe, format)
         artifact = figures.artifact_of(made)
         engine = host_engine(profile)
         if isinstance(artifact, str):
@@ -259,7 +262,7 @@ class _Build:
 
     def _shipment(self) -> ship.Shipment:
         config = self.planned.config
-        facts = stages.facts(self.split)
+        facts = logs.facts(self.split)
         return ship.Shipment(
             name=self.planned.name,
             data=facts,

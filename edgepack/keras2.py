@@ -3,8 +3,10 @@
 TF-MOT understands Keras 2 only (tf_keras); Keras 3 models are taken in by `convert.intake`.
 """
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,8 +15,25 @@ if "tensorflow" not in sys.modules:
     # Operations are otherwise reordered by oneDNN from one CPU model to the next.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import tensorflow as tf
-import tf_keras as keras
+
+@contextlib.contextmanager
+def _no_native_stderr() -> Iterator[None]:
+    """Keep TensorFlow's C++ start-up chatter, which no log level stops, off the user's terminal."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _no_native_stderr():
+    import tensorflow as tf
+    import tf_keras as keras
+
+    tf.config.list_physical_devices()
 
 tf.get_logger().setLevel("ERROR")
 
@@ -25,4 +44,12 @@ def deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-__all__ = ["deterministic", "keras", "tf"]
+def converter_error() -> type[Exception]:
+    """Return the class of what TFLiteConverter raises, which TensorFlow does not export."""
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    error: type[Exception] = ConverterError
+    return error
+
+
+__all__ = ["converter_error", "deterministic", "keras", "tf"]

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 
 from edgepack.errors import ConvertError
-from edgepack.figures import measured
 from edgepack.profiles import Profile, load_profiles, select_profiles
 from edgepack.results import Measurement, Number
+from edgepack.stages.figures import measured
 from edgepack.store import sha256_of
 from edgepack.tools import Tell
 

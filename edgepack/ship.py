@@ -12,11 +12,11 @@ from edgepack import __version__
 from edgepack.bundle import archive, card, goldens
 from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
 from edgepack.errors import MeasureError
-from edgepack.figures import Proof, artifact_of, prove
 from edgepack.profiles import Budget, Profile
 from edgepack.results import Candidate, DataFacts, Dropped, TargetResult, Verdict
 from edgepack.runtimes.engines import device_engine, host_engine, scores
 from edgepack.stages import Place
+from edgepack.stages.figures import Proof, artifact_of, prove
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 _FILES = "_files.json"
+_SOURCES = (".py", ".c", ".h", ".mjs", ".html")
 
 
 class Kept(NamedTuple):
@@ -80,14 +81,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def source_fingerprint(*rooms: str) -> str:
-    """Return a hash over the Python sources of edgepack's `rooms`, so that changed code makes new keys."""
+    """Return a hash over the sources of edgepack's `rooms`, so that changed code makes new keys."""
     base = Path(__file__).parent
     hashes = []
     for room in sorted(rooms):
         place = base / room
         if not place.exists():
             place = base.parent / room
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        files = sorted(f for f in place.rglob("*") if f.suffix in _SOURCES) if place.is_dir() else [place]
         hashes += [(str(f.relative_to(place.parent)), sha256_of(f)) for f in files]
     return digest_of(hashes)
 

@@ -47,7 +47,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Write `text` to stderr above the bars."""
-        self._console.print(text.rstrip("\n"), markup=False)
+        self._console.print(text.rstrip("\n"), markup=False, soft_wrap=True)
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps (0 = unknown) of `what` are done."""
@@ -75,4 +75,4 @@ class Terminal:
         eta_s = (now - self._began) / done * (total - done) if done and total else None
         tail = f" {done}/{total}" if total else ""
         ending = f", about {eta_s:.0f} s left" if eta_s and eta_s >= 1 else ""
-        self._console.print(f"{what}{tail}{ending}", markup=False)
+        self._console.print(f"{what}{tail}{ending}", markup=False, soft_wrap=True)

@@ -29,8 +29,10 @@ HYPER: dict[str, int | float | str] = {
 TRAINING: dict[str, int | float | str] = {
     "loss": "sampled-softmax",
     "negatives": 300,
-    "batch_size": 64,
-    "learning_rate": 2e-3,
+    "batch_size": 32,
+    "learning_rate": 4e-3,
+    "newest": 0.2,
+    "epochs": 40,
 }
 
 

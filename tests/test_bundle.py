@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sample_result import sample_result
+from tests.sample_result import sample_result
 
 from edgepack import checking
 from edgepack.bundle import archive, card, goldens

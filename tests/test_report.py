@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from sample_result import FLOAT_NDCG, estimate, sample_result
+from tests.sample_result import FLOAT_NDCG, estimate, sample_result
 
 from edgepack.errors import BundleError, ToolError
 from edgepack.report import from_json, html, junit, markdown, plots, text, to_json, units, views

@@ -154,7 +154,7 @@ def test_a_deadline_leaves_no_browser_and_no_files(
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
         monkeypatch.setattr("tempfile.tempdir", scratch)
-        with pytest.raises(LimitError):
+        with pytest.raises(LimitError, match=r"float32\.onnx was still running after 1 s"):
             run_chromium(artifacts["onnx-float32"], {"history": histories(1)}, deadline_s=1.2)
         assert not list(Path(scratch).iterdir())
         assert _eventually_gone(scratch)
@@ -315,7 +315,14 @@ def site(tmp_path: Path, artifacts: dict[str, Path], tools: web.WebTools) -> Pat
     bundle.mkdir()
     shutil.copyfile(artifacts["ort-qdq"], bundle / "model.ort")
     _write_json(bundle / "vocabulary.json", ["", *(f"Item {index}" for index in range(1, ITEMS + 1))])
-    _write_json(bundle / "goldens.json", {"k": 10, "cases": _golden_cases(artifacts["ort-qdq"])})
+    cases = _golden_cases(artifacts["ort-qdq"])
+    _write_json(bundle / "goldens.json", {"k": 10, "cases": cases, "random": cases[2:4]})
+    _write_manifest(root)
+    return root
+
+
+def _write_manifest(root: Path) -> None:
+    bundle = root / "bundle"
     members = sorted(path.name for path in bundle.iterdir())
     manifest = {
         "model_file": "model.ort",
@@ -324,7 +331,6 @@ def site(tmp_path: Path, artifacts: dict[str, Path], tools: web.WebTools) -> Pat
         "runtime": {"files": {name: _sha256(root / "runtime" / name) for name in RUNTIME_FILES}},
     }
     _write_json(bundle / "manifest.json", manifest)
-    return root
 
 
 def _golden_cases(artifact: Path) -> list[dict[str, list[int]]]:
@@ -378,6 +384,18 @@ def test_the_page_reproduces_every_golden_list(browser: Any, site: Path) -> None
         assert page.inner_text("#self-test") == "✓ 7 of 7 recorded lists reproduced"
         golden = json.loads((site / "bundle" / "goldens.json").read_text())["cases"][0]
         assert page.locator("#list button").all_inner_texts() == [f"Item {i}" for i in golden["top_k"]]
+        page.context.close()
+
+
+def test_a_golden_list_that_differs_is_shown_as_a_failed_self_test(browser: Any, site: Path) -> None:
+    goldens = json.loads((site / "bundle" / "goldens.json").read_text())
+    goldens["cases"][3]["top_k"].reverse()
+    (site / "bundle" / "manifest.json").unlink()
+    _write_json(site / "bundle" / "goldens.json", goldens)
+    _write_manifest(site)
+    with serve(site) as served:
+        page, _ = _opened(browser, f"{served.url}/")
+        assert page.inner_text("#self-test") == "✗ 6 of 7 recorded lists reproduced"
         page.context.close()
 
 

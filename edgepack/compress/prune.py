@@ -1,4 +1,4 @@
-"""Pruning with TF-MOT: the smallest weights of Dense kernels and embedding tables become zeros and stay so."""
+"""Pruning with TF-MOT: the smallest weights of Dense kernels and tables become zeros and stay so."""
 
 from typing import Any
 

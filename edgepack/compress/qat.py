@@ -40,18 +40,20 @@ def wrap(model: Any, *, keep_zeros: bool, float_outputs: bool) -> Any:
 
 
 def wrap_tables(model: Any, tied: Collection[str]) -> Any:
-    """Return a copy of `model` whose tables, and the Dense layers named `tied`, have 8-bit weights; no more.
+    """Return `model` with 8-bit weights in its tables and in the Dense layers named `tied`, and no more.
 
     The way of post-training quantization: it gives a table and its transposed twin one scale and zero
     point 0, so that an int8 file can store them once. Everything else is the converter's to calibrate.
+    Other layers are shared with `model`; one that is not functional comes back as it is.
     """
-    _require_functional(model)
+    if not _is_functional(model):
+        return model
 
     def wrapped(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Embedding) and layer.name not in tied:
+            return layer
         copy = layer.__class__.from_config(layer.get_config())
-        if isinstance(layer, keras.layers.Embedding) or layer.name in tied:
-            return _wrapper(copy, LayerScheme(rounded_weights(layer) or (), False, False))
-        return copy
+        return _wrapper(copy, LayerScheme(rounded_weights(layer) or (), False, False))
 
     return _copied(model, wrapped)
 
@@ -62,8 +64,12 @@ def calibrate(wrapped: Any, plain: Any, histories: NDArray[np.int32]) -> None:
     Output ranges become the least and greatest values that `histories` int32 [n, L] give rise to (and
     0, which must be exact), where TF-MOT would start at ±6 and take thousands of steps to get away.
     """
-    quantized = {bare_name(layer.name): layer for layer in wrapped.layers if _output_range(layer)}
-    outputs = {name: _outputs_of(plain.get_layer(name)) for name in quantized}
+    ranges = {
+        bare_name(layer.name): layer._output_quantizer_vars
+        for layer in wrapped.layers
+        if getattr(layer, "_output_quantizer_vars", None)
+    }
+    outputs = {name: _outputs_of(plain.get_layer(name)) for name in ranges}
     watched = tf.function(keras.Model(plain.inputs, outputs), reduce_retracing=True)
     lows, highs = dict.fromkeys(outputs, 0.0), dict.fromkeys(outputs, 0.0)
     for start in range(0, len(histories), _CALIBRATION_ROWS):
@@ -71,10 +77,9 @@ def calibrate(wrapped: Any, plain: Any, histories: NDArray[np.int32]) -> None:
         for name, values in seen.items():
             lows[name] = min(lows[name], *(float(tf.reduce_min(v)) for v in values))
             highs[name] = max(highs[name], *(float(tf.reduce_max(v)) for v in values))
-    for name, layer in quantized.items():
-        low, high = _output_range(layer)
-        low.assign(lows[name])
-        high.assign(highs[name])
+    for name, found in ranges.items():
+        found["min_var"].assign(lows[name])
+        found["max_var"].assign(highs[name])
     refresh_weight_ranges(wrapped)
 
 
@@ -97,7 +102,7 @@ def quantized_table(wrapped: Any, table: str) -> Callable[[], Any]:
 
 
 def carry(trained: Any, serving: Any, *, table: str, tied: str | None) -> None:
-    """Copy weights and ranges of the wrapped `trained` into the wrapped `serving`; `tied` gets the table's."""
+    """Copy weights and ranges of the wrapped `trained` into the wrapped `serving`, as `transfer` does."""
     transfer(trained, serving, table=table, tied=tied)
     refresh_weight_ranges(serving)
 
@@ -129,11 +134,6 @@ def _int8_config(layer: Any) -> dict[str, Any]:
     return {**config, "int8_weights": True} if isinstance(layer, AttentionCore) else config
 
 
-def _output_range(layer: Any) -> tuple[Any, Any] | None:
-    ranges = getattr(layer, "_output_quantizer_vars", None)
-    return (ranges["min_var"], ranges["max_var"]) if ranges else None
-
-
 def _outputs_of(layer: Any) -> list[Any]:
     return [layer.get_output_at(node) for node in range(len(layer._inbound_nodes))]
 
@@ -142,25 +142,22 @@ def _output_layers(model: Any) -> set[str]:
     """Return the layers whose values reach an output with nothing but moving in between."""
     names = set()
     for tensor in model.outputs:
-        layer = tensor._keras_history.layer
-        while isinstance(layer, PASSING) and not isinstance(layer, keras.layers.InputLayer):
+        layer: Any = tensor._keras_history.layer
+        while type(layer) in PASSING and layer.inbound_nodes[0].inbound_layers:
             layer = layer.inbound_nodes[0].inbound_layers
         names.add(layer.name)
     return names
 
 
+def _is_functional(model: Any) -> bool:
+    return bool(getattr(model, "_is_graph_network", False))
+
+
 def _require_functional(model: Any) -> None:
-    if not getattr(model, "_is_graph_network", False):
+    if not _is_functional(model):
         raise ConvertError(
             f"model '{model.name}'",
             f"it is a {type(model).__name__} with a call() of its own",
             allowed="only functional and Sequential models can be taken apart into layers",
             remedy="Build it as keras.Model(inputs, outputs), or use the recipe `ptq`.",
         )
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            raise ConvertError(
-                f"layer '{layer.name}'",
-                "it is a model inside the model",
-                remedy="Build its layers into the outer model, or use the recipe `ptq`.",
-            )

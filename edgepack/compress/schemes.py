@@ -54,12 +54,14 @@ PASSING: tuple[type, ...] = (
     _layers.Permute,
     _layers.RepeatVector,
     graphs.TakeLast,
-    graphs.WholeCatalogue,
+    graphs.SliceRows,
     graphs.StepDropout,
 )
 
 _ADVICE = {
     "MultiHeadAttention": "Write attention as four Dense layers around edgepack.models.graphs.AttentionCore",
+    "Functional": "Build the layers of this inner model into the outer one",
+    "Sequential": "Build the layers of this inner model into the outer one",
     "Lambda": "Put the operation into a layer class of its own",
     "TFOpLambda": "Put the operation into a layer class of its own",
     "SlicingOpLambda": "Take the slice in a layer class of its own",
@@ -71,7 +73,7 @@ _OWN_CLASS = (
 )
 
 
-class ZeroKeepingQuantizer(_quantizers.LastValueQuantizer):  # type: ignore[misc]
+class ZeroKeepingQuantizer(_quantizers.LastValueQuantizer):  # type: ignore[misc, name-defined]
     """Per-tensor symmetric 8-bit weights in which a zero stays a zero, whatever training does.
 
     The zeros are read off the weights themselves at every step. TF-MOT's prune-preserving quantizer
@@ -87,6 +89,7 @@ class ZeroKeepingQuantizer(_quantizers.LastValueQuantizer):  # type: ignore[misc
         return {}
 
     def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+        """Return `inputs` rounded, its zeros zero and without a gradient."""
         kept = tf.cast(tf.not_equal(inputs, 0), inputs.dtype)
         return super().__call__(inputs * kept, training, weights, **kwargs)
 
@@ -133,12 +136,12 @@ class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc
 
 
 def scheme_of(layer: Any, *, keep_zeros: bool, float_output: bool) -> LayerScheme | None:
-    """Return how `layer` is quantized, None when it only passes values on.
+    """Return how `layer` is quantized, None when it only passes values on or gives ids.
 
     A class of the user's own takes part through `get_quantizable_weights`. Raises ConvertError naming
     a layer of any other class.
     """
-    if isinstance(layer, PASSING):
+    if type(layer) in PASSING or not _gives_floats(layer):
         return None
     weights = rounded_weights(layer)
     if weights is None:
@@ -146,6 +149,11 @@ def scheme_of(layer: Any, *, keep_zeros: bool, float_output: bool) -> LayerSchem
     # A looked-up row has the table's own scale: rounding it again would only add error.
     output = not float_output and not isinstance(layer, _layers.Embedding)
     return LayerScheme(weights, keep_zeros, output)
+
+
+def _gives_floats(layer: Any) -> bool:
+    outputs = tf.nest.flatten(layer.get_output_at(0))
+    return any(tf.as_dtype(output.dtype).is_floating for output in outputs)
 
 
 def rounded_weights(layer: Any) -> tuple[str, ...] | None:

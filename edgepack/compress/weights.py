@@ -41,9 +41,16 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def _named(model: Any) -> dict[str, Any]:
-    return {
-        f"{bare_name(layer.name)}/{name}": variable
-        for layer in model.layers
-        for variable in layer.weights
-        if (name := variable.name.split("/")[-1].split(":")[0]) not in _BOOKKEEPING
-    }
+    named: dict[str, Any] = {}
+    for layer in model.layers:
+        for variable in layer.weights:
+            last = variable.name.split("/")[-1].split(":")[0]
+            if last not in _BOOKKEEPING:
+                named[_unused(f"{bare_name(layer.name)}/{last}", named)] = variable
+    return named
+
+
+def _unused(name: str, taken: dict[str, Any]) -> str:
+    # A layer made of layers (MultiHeadAttention, a nested model) has several weights of one name.
+    numbered = (name if n == 1 else f"{name}#{n}" for n in range(1, len(taken) + 2))
+    return next(candidate for candidate in numbered if candidate not in taken)

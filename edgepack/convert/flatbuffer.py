@@ -30,6 +30,7 @@ _TYPES: dict[int, Any] = {
     schema.TensorType.BOOL: np.bool_,
 }
 _FLOATING = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+_CONVERTING = ("CAST", "QUANTIZE", "DEQUANTIZE")
 # Operator and position of the input -> what the constant there is to its layer.
 _ROLES = {
     ("GATHER", 0): "table",
@@ -89,18 +90,19 @@ def op_list(model: bytes) -> tuple[str, ...]:
 
 
 def constants(model: bytes) -> tuple[Constant, ...]:
-    """Return every constant tensor of the file once, in the file's order."""
+    """Return every constant of the file once, in the file's order; a shared one as the table that it is."""
     read_model = read(model)
-    seen: set[int] = set()
-    found = []
-    for graph in read_model.subgraphs:
+    found: dict[tuple[int, int], Constant] = {}
+    for number, graph in enumerate(read_model.subgraphs):
         names = _constant_names(read_model, graph)
         for index, tensor in enumerate(graph.tensors):
-            if tensor.buffer in seen or not _is_constant(read_model, tensor) or tensor.type not in _TYPES:
+            if not _is_constant(read_model, tensor) or tensor.type not in _TYPES:
                 continue
-            seen.add(tensor.buffer)
-            found.append(_constant(read_model, tensor, names.get(index, _text(tensor.name))))
-    return tuple(found)
+            key = (number, int(tensor.buffer))
+            name = names.get(index, _text(tensor.name))
+            if key not in found or name.endswith("/table"):
+                found[key] = _constant(read_model, tensor, name)
+    return tuple(found.values())
 
 
 def tables(model: bytes) -> dict[str, int]:
@@ -124,17 +126,19 @@ def scales(model: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 def is_all_integer(model: bytes) -> bool:
-    """Return True when every operator works on integers only, the last DEQUANTIZE of the scores apart."""
+    """Return True when every operator computes on integers, so that the scores repeat to the bit anywhere.
+
+    float32 may only pass through CAST, QUANTIZE and DEQUANTIZE: they take values one by one, exactly.
+    """
     read_model = read(model)
-    for graph in read_model.subgraphs:
-        for operator in graph.operators:
-            read_by = [graph.tensors[i] for i in operator.inputs if i >= 0]
-            if any(tensor.type in _FLOATING for tensor in read_by):
-                return False
-            made = [graph.tensors[i] for i in operator.outputs]
-            if any(t.type in _FLOATING for t in made) and operator_name(read_model, operator) != "DEQUANTIZE":
-                return False
-    return True
+    return not any(
+        graph.tensors[index].type in _FLOATING
+        for graph in read_model.subgraphs
+        for operator in graph.operators
+        if operator_name(read_model, operator) not in _CONVERTING
+        for index in (*operator.inputs, *operator.outputs)
+        if index >= 0
+    )
 
 
 def canonical(model: bytes, output_name: str = "scores") -> bytes:

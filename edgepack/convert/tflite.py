@@ -1,8 +1,6 @@
-"""Converts a serving graph to TFLite: batch 1, static shapes, one input or several, the same bytes each time."""
+"""Converts a serving graph to TFLite: batch 1, static shapes, the same bytes each time."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from edgepack.convert import flatbuffer
 from edgepack.convert.float_scores import float_scores
 from edgepack.errors import ConvertError
-from edgepack.keras2 import keras, tf
+from edgepack.keras2 import converter_error, keras, tf
 
 Calibration = NDArray[np.int32] | Mapping[str, NDArray[np.int32]]
 
@@ -27,35 +25,22 @@ def convert(serving: Any, format: str, *, length: int, calibration: Calibration)
 
     Raises ConvertError when TensorFlow's converter cannot take the model, or `format` is unknown.
     """
-    batched = _batch_of_one(serving, length)
-    return _converted(
-        lambda: tf.lite.TFLiteConverter.from_keras_model(batched), format, calibration, serving.name
-    )
-
-
-def convert_saved_model(folder: Path, format: str, *, calibration: Calibration) -> bytes:
-    """Return a SavedModel with static batch-1 shapes as a .tflite file; otherwise as `convert`."""
-    opened = str(folder)
-    return _converted(
-        lambda: tf.lite.TFLiteConverter.from_saved_model(opened), format, calibration, folder.name
-    )
-
-
-def _converted(open_converter: Callable[[], Any], format: str, calibration: Calibration, where: str) -> bytes:
     if format not in FORMATS:
         raise ConvertError(
-            where, f"'{format}' is no TFLite format", allowed=", ".join(FORMATS), remedy="Choose one of them."
+            serving.name,
+            f"'{format}' is no TFLite format",
+            allowed=f"known are {', '.join(FORMATS)}",
+            remedy="Choose one of them.",
         )
+    converter = tf.lite.TFLiteConverter.from_keras_model(_batch_of_one(serving, length))
+    # A scale per channel of a Dense layer would need FULLY_CONNECTED v12 in dynamic-range files, which
+    # tflite-runtime 2.14 lacks, and would keep tied weights from being stored once in the others.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    FORMATS[format](converter, calibration)
     try:
-        with contextlib.redirect_stdout(None):
-            converter = open_converter()
-            # A scale per channel of a Dense layer would need FULLY_CONNECTED v12 in dynamic-range files,
-            # and keep tied weights from being stored once in the others.
-            converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-            FORMATS[format](converter, calibration)
-            model = flatbuffer.canonical(converter.convert())
-    except (tf.lite.experimental.authoring.CompatibilityError, RuntimeError, ValueError) as error:
-        raise _refused(where, format, error) from error
+        model = flatbuffer.canonical(converter.convert())
+    except (converter_error(), RuntimeError, ValueError) as error:
+        raise _refused(serving.name, format, error) from error
     return float_scores(model) if format == "tflite-int8-f32scores" else model
 
 
@@ -70,9 +55,11 @@ def _refused(where: str, format: str, error: Exception) -> ConvertError:
 
 def _batch_of_one(serving: Any, length: int) -> Any:
     inputs = {}
-    for name, tensor in zip(serving.input_names, serving.inputs, strict=True):
+    # A single input gets the contract's name, whatever its author called it.
+    names = serving.input_names if len(serving.inputs) > 1 else ["history"]
+    for name, tensor in zip(names, serving.inputs, strict=True):
         shape = [size or length for size in tensor.shape[1:]]
-        inputs[name] = keras.Input(batch_shape=(1, *shape), dtype=tensor.dtype, name=name)
+        inputs[name] = keras.Input(batch_shape=(1, *shape), dtype="int32", name=name)
     fed = list(inputs.values())
     return keras.Model(fed, serving(fed[0] if len(fed) == 1 else fed), name=_WRAPPER)
 

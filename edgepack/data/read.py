@@ -1,4 +1,4 @@
-"""Reads an interaction log (CSV, TSV, Parquet, JSON lines, sequences, `::`) or refuses it, naming the line."""
+"""Reads an interaction log, in one of seven formats, or refuses it by file, line and rule."""
 
 import csv
 import gzip
@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from edgepack.data import xlsx
 from edgepack.errors import DataError, did_you_mean
 
 
@@ -69,6 +70,7 @@ SUFFIXES = {
     ".ndjson": "jsonl",
     ".txt": "sequences",
     ".dat": "double-colon",
+    ".xlsx": "xlsx",
 }
 
 
@@ -97,7 +99,10 @@ def read(path: Path, columns: Columns | None = None, format: str | None = None) 
         wanted = {"user": "user", "item": "item", "time": "time"}
     try:
         table = FORMATS[format](path, list(wanted.values()))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except UnicodeDecodeError:
+        where = f"{path}, line {_first_line_not_utf8(path)}"
+        raise DataError(where, "the text is not UTF-8", remedy="Convert the file to UTF-8.") from None
+    except (OSError, EOFError) as error:
         raise DataError(str(path), f"cannot be read as {format}: {error}", remedy=_UTF8) from error
     return _events(path, table, wanted, columns.time_format)
 
@@ -237,6 +242,20 @@ def _open(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(cast(io.BufferedReader, stream), encoding="utf-8-sig", newline="")
 
 
+def _first_line_not_utf8(path: Path) -> int:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        lines = cast(io.BufferedReader, stream)
+        return next((i for i, line in enumerate(lines, start=1) if not _is_utf8(line)), 1)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _read_separated(path: Path, wanted: list[str], separator: str) -> _Table:
     with _open(path) as stream:
         header = next(csv.reader(stream, delimiter=separator), [])
@@ -272,18 +291,14 @@ def _line_of(path: Path, separator: str, record: int) -> int:
 
 
 def _unreadable_record(path: Path, separator: str, expected: int, error: pa.ArrowInvalid) -> DataError:
-    line = 1
-    try:
-        for line, row in _records(path, separator):
-            if len(row) != expected:
-                return DataError(
-                    f"{path}, line {line}",
-                    f"it has {len(row)} fields",
-                    allowed=f"the header has {expected}",
-                    remedy="Correct the line: quote fields that hold the separator.",
-                )
-    except UnicodeDecodeError:
-        return DataError(f"{path}, after line {line}", "the text is not UTF-8", remedy=_UTF8)
+    for line, row in _records(path, separator):
+        if len(row) != expected:
+            return DataError(
+                f"{path}, line {line}",
+                f"it has {len(row)} fields",
+                allowed=f"the header has {expected}",
+                remedy="Correct the line: quote fields that hold the separator.",
+            )
     return DataError(str(path), f"cannot be read: {str(error).splitlines()[0]}", remedy=_UTF8)
 
 
@@ -372,22 +387,45 @@ def _read_sequences(path: Path, wanted: list[str]) -> _Table:
 
 def _read_double_colon(path: Path, wanted: list[str]) -> _Table:
     """Read `user::item::rating::seconds`, MovieLens's own layout."""
-    rows: list[list[str]] = []
+    # To the CSV reader each "::" is two colons around an empty field.
+    names = ["user", "", "item", " ", "rating", "  ", "time"]
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(column_names=names),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=":", quote_char=False),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _unreadable_rating(path, error) from error
+    columns = {name: table.column(name).combine_chunks() for name in wanted}
+    return _Table(columns, lambda record: f"line {record + 1}")
+
+
+def _unreadable_rating(path: Path, error: pa.ArrowInvalid) -> DataError:
     with _open(path) as stream:
         for number, line in enumerate(stream, start=1):
-            fields = line.strip().split("::")
-            if len(fields) != 4:
-                raise DataError(
+            fields = line.count("::") + 1
+            if fields != 4:
+                return DataError(
                     f"{path}, line {number}",
-                    f"it has {len(fields)} fields",
+                    f"it has {fields} fields",
                     allowed="a line is user::item::rating::seconds",
                     remedy="Correct the line.",
                 )
-            rows.append(fields)
-    user, item, _, time = zip(*rows, strict=True) if rows else ((), (), (), ())
-    values = {"user": user, "item": item, "time": time}
-    columns = {name: pa.array(column, pa.string()) for name, column in values.items()}
-    return _Table(columns, lambda record: f"line {record + 1}")
+    return DataError(str(path), f"cannot be read: {str(error).splitlines()[0]}", remedy=_UTF8)
+
+
+def _read_xlsx(path: Path, wanted: list[str]) -> _Table:
+    cells = xlsx.rows(path)
+    header = next(cells, [])
+    _check_columns(path, wanted, header)
+    places = [header.index(name) for name in wanted]
+    values = [[row[place] for place in places] for row in cells]
+    columns = {name: pa.array([row[i] for row in values], pa.string()) for i, name in enumerate(wanted)}
+    return _Table(columns, lambda record: f"row {record + 2}")
 
 
 FORMATS: dict[str, Callable[[Path, list[str]], _Table]] = {
@@ -397,4 +435,5 @@ FORMATS: dict[str, Callable[[Path, list[str]], _Table]] = {
     "jsonl": _read_jsonl,
     "sequences": _read_sequences,
     "double-colon": _read_double_colon,
+    "xlsx": _read_xlsx,
 }

@@ -33,6 +33,9 @@ _YEAR_S = 365 * 86_400
 _START_S = 1_704_067_200  # 2024-01-01 00:00 UTC
 _STYLE_SHARE = np.array([0.36, 0.26, 0.18, 0.12, 0.08])
 
+_PROJECTS_PER_CATEGORY = 0.5
+_PROJECT_SKEW = 0.8
+_SHELF_SKEW = 0.9
 _KEEPS_STYLE = 0.80
 _KEEPS_PROJECT = 0.90
 _TAKES_FAVOURITE = 0.60
@@ -136,15 +139,15 @@ def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) 
 
 def _planned(items: int, generator: np.random.Generator) -> _Shop:
     categories = items // (_STYLES * _CELL_ITEMS)
-    projects = max(categories // 2, 8)
+    projects = max(round(categories * _PROJECTS_PER_CATEGORY), 8)
     width = min(_PATH, categories)
     paths = np.argsort(generator.random((projects, categories)), axis=1)[:, :width]
     return _Shop(
         categories,
         paths,
         generator.random(projects),
-        _cumulative(_zipf(projects, 0.8)),
-        _cumulative(_zipf(_CELL_ITEMS, 0.9)),
+        _cumulative(_zipf(projects, _PROJECT_SKEW)),
+        _cumulative(_zipf(_CELL_ITEMS, _SHELF_SKEW)),
         generator.integers(0, 3, categories * _STYLES),
     )
 

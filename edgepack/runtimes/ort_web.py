@@ -4,8 +4,10 @@ Both run `.onnx` and `.ort` files, with the two runtime files that also ship.
 """
 
 import json
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack import proc
-from edgepack.errors import ConvertError, MeasureError
+from edgepack.errors import ConvertError, LimitError, MeasureError
 from edgepack.tools import web
 
 Inputs = Mapping[str, NDArray[np.int32]]
@@ -102,14 +104,25 @@ def _workplace(artifact: Path, inputs: Inputs) -> Iterator[Path]:
     # Chromium puts a socket below this folder, and a socket's path has at most 107 characters.
     usual = tempfile.gettempdir()
     base = usual if len(usual) <= _LONGEST_BASE else "/tmp"  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="edgepack-web-", dir=base) as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="edgepack-web-", dir=base))
+    try:
         for source in (runtime.api, runtime.wasm, _JAVASCRIPT / "engine.mjs", _JAVASCRIPT / "page.html"):
             (folder / source.name).symlink_to(source)
         (folder / f"model{artifact.suffix}").symlink_to(artifact.resolve())
         for key, rows in inputs.items():
             np.ascontiguousarray(rows, dtype="<i4").tofile(folder / f"{key}.bin")
         yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    # After a deadline or Ctrl-C the browser still writes into its profile while it ends.
+    for _ in range(30):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _job(
@@ -140,13 +153,8 @@ def _in_node(artifact: Path, folder: Path, job: dict[str, Any], deadline_s: floa
     place = f"onnxruntime-web {web.VERSION} in Node"
     job["model"] = str(folder / f"model{artifact.suffix}")
     (folder / "jobs.json").write_text(json.dumps(job), "utf-8")
-    argv = [web.locate_node(), _JAVASCRIPT / "node.mjs", folder / "jobs.json"]
-    done = proc.run(argv, deadline_s=deadline_s)
-    if done.returncode:
-        raise _failed(
-            place, artifact, f"Node ended with status {done.returncode} ({_last(done.stderr_tail)})"
-        )
-    answer: dict[str, Any] = json.loads(done.stdout)
+    argv: list[str | Path] = [web.locate_node(), _JAVASCRIPT / "node.mjs", folder / "jobs.json"]
+    answer: dict[str, Any] = json.loads(_run(place, artifact, argv, deadline_s, {}))
     return _checked(place, artifact, answer)
 
 
@@ -156,19 +164,34 @@ def _in_chromium(
     place = f"onnxruntime-web {web.VERSION} in Chromium"
     for job in jobs:
         job["model"] = f"./model{artifact.suffix}"
+    web.locate_playwright()
     order = {"chromium": str(web.locate_chromium()), "jobs": jobs}
     (folder / "jobs.json").write_text(json.dumps(order), "utf-8")
     # TMPDIR: the browser's profile, too, goes when the folder goes, however this ends.
     argv: list[str | Path] = [sys.executable, "-m", "edgepack.runtimes.chromium", folder]
-    done = proc.run(argv, deadline_s=deadline_s, env={"TMPDIR": str(folder)})
-    if done.returncode:
-        raise _failed(place, artifact, f"the browser's driver ended ({_last(done.stderr_tail)})")
+    _run(place, artifact, argv, deadline_s, {"TMPDIR": str(folder)})
     answers: dict[str, Any] = json.loads((folder / "answers.json").read_text("utf-8"))
     if "error" in answers:
         raise _failed(place, artifact, str(answers["error"]))
     for answer in answers["jobs"]:
         _checked(place, artifact, answer)
     return answers
+
+
+def _run(place: str, artifact: Path, argv: list[str | Path], deadline_s: float, env: dict[str, str]) -> bytes:
+    try:
+        done = proc.run(argv, deadline_s=deadline_s, env=env)
+    except LimitError as error:
+        raise LimitError(
+            place,
+            f"{artifact.name} was still running after {deadline_s:.0f} s",
+            allowed="that is its deadline",
+            remedy="Run fewer rows at a time, or a smaller model.",
+        ) from error
+    if done.returncode:
+        last = (done.stderr_tail.splitlines() or ["no message"])[-1]
+        raise _failed(place, artifact, f"{Path(argv[0]).name} ended with status {done.returncode} ({last})")
+    return done.stdout
 
 
 def _checked(place: str, artifact: Path, answer: dict[str, Any]) -> dict[str, Any]:
@@ -190,10 +213,6 @@ def _failed(place: str, artifact: Path, found: str) -> MeasureError:
         f"cannot run {artifact.name}: {found}",
         remedy="Choose another format, or run `edgepack doctor`.",
     )
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1]
 
 
 def _scores(folder: Path, answer: dict[str, Any]) -> NDArray[np.float32]:

@@ -74,6 +74,14 @@ def locate_chromium() -> Path:
     )
 
 
+def locate_playwright() -> Path:
+    """Return the folder of the playwright package. Raises ToolError when it is not installed."""
+    spec = importlib.util.find_spec("playwright")
+    if spec is None or spec.origin is None:
+        raise ToolError("playwright", "is not installed", remedy="Install `edgepack[run]`.")
+    return Path(spec.origin).parent
+
+
 def locate_runtime() -> RuntimeFiles:
     """Return the pinned onnxruntime-web files. Raises ToolError when they are missing or altered."""
     folder = _runtime_folder()
@@ -99,7 +107,7 @@ def status() -> list[Tool]:
         _tool(f"onnxruntime-web {VERSION}", locate_runtime, both),
         _tool("node", locate_node, both),
         _tool("chromium", locate_chromium, browser),
-        _tool("playwright", _locate_playwright, browser),
+        _tool("playwright", locate_playwright, browser),
     ]
 
 
@@ -131,13 +139,6 @@ def _playwrights_node() -> str | None:
     spec = importlib.util.find_spec("playwright")
     node = Path(spec.origin).parent / "driver" / "node" if spec and spec.origin else None
     return str(node) if node and node.is_file() else None
-
-
-def _locate_playwright() -> Path:
-    spec = importlib.util.find_spec("playwright")
-    if spec is None or spec.origin is None:
-        raise ToolError("playwright", "is not installed", remedy="Install `edgepack[run]`.")
-    return Path(spec.origin).parent
 
 
 def _tool(name: str, locate_one: Callable[[], Path | RuntimeFiles], disables: str) -> Tool:

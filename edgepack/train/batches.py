@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.data.types import Sequences
+from edgepack.data.types import EvaluationSet, Sequences, Split
 from edgepack.errors import DataError
 
 Ids = NDArray[np.int32]
@@ -29,11 +29,24 @@ def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generat
     return np.random.default_rng([seed, epoch, stream])
 
 
-def has_baskets(train: Sequences) -> bool:
-    """True when some basket of some user holds several items, so that the next basket is what to predict."""
+def learns_baskets(split: Split) -> bool:
+    """True when the next basket is what is to be predicted, False when it is the next line.
+
+    So it is when some basket holds several items and no evaluated target comes out of the basket that
+    its history ends with.
+    """
+    train = split.train
     inside = np.ones(len(train.items), bool)
     inside[train.offsets[:-1][np.diff(train.offsets) > 0]] = False
-    return bool(np.any((train.baskets[1:] == train.baskets[:-1]) & inside[1:]))
+    several = np.any((train.baskets[1:] == train.baskets[:-1]) & inside[1:])
+    return bool(several) and not any(_continues(users) for users in (split.valid, split.test))
+
+
+def _continues(users: EvaluationSet) -> bool:
+    history, targets = users
+    able = (np.diff(history.offsets) > 0) & (np.diff(targets.offsets) > 0)
+    last, first = history.offsets[1:][able] - 1, targets.offsets[:-1][able]
+    return bool(np.any(history.baskets[last] == targets.baskets[first]))
 
 
 def windows(

@@ -60,7 +60,7 @@ def candidate_batches(split: Split, length: int, settings: TrainingSettings) -> 
 def _examples(
     split: Split, length: int, settings: TrainingSettings, generator: np.random.Generator
 ) -> batches.Examples:
-    if batches.has_baskets(split.train):
+    if batches.learns_baskets(split):
         return batches.basket_windows(
             split.train,
             length,

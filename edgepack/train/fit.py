@@ -32,7 +32,7 @@ def fit(
 ) -> History:
     """Train `graphs.training` on `split.train`, then copy its weights into `graphs.serving`.
 
-    Baskets, where the split has any, are learnt basket to basket. `work` keeps the last finished epoch:
+    A split into baskets is learnt basket to basket. `work` keeps the last finished epoch:
     called again after a kill, with the same settings and a model built the same way, training goes on
     from it and ends with the same bits; call `checkpoint.forget(work)` when the result is safe. `table`
     gives the item table that the loss reads (float32 [V + 1, d]; the Embedding's weight by default);

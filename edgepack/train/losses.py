@@ -27,7 +27,7 @@ def full_softmax(hidden: Any, targets: Any, negatives: Any, table: Any) -> Any:
 
 
 def binary(hidden: Any, targets: Any, negatives: Any, table: Any) -> Any:
-    """Return the mean log loss of sigmoid(hidden . row): the target against the sum of its negatives."""
+    """Return the mean log loss of sigmoid(hidden . row), target and negatives weighing the same."""
     positive, negative = _logits(hidden, targets, negatives, table)
     return binary_pairs(tf.concat([positive, negative], axis=1))
 
@@ -51,8 +51,12 @@ def softmax_pairs(logits: Any) -> Any:
 
 
 def binary_pairs(logits: Any) -> Any:
-    """Return the mean log loss of `logits` [B, 1 + C] whose first column is the target."""
-    losses = tf.nn.softplus(-logits[:, 0]) + tf.reduce_sum(tf.nn.softplus(logits[:, 1:]), axis=1)
+    """Return the mean log loss of `logits` [B, 1 + C] whose first column is the target.
+
+    The target weighs as much as all of its negatives: against their plain sum the constant "no"
+    is so good an answer that small models stay with it.
+    """
+    losses = tf.nn.softplus(-logits[:, 0]) + tf.reduce_mean(tf.nn.softplus(logits[:, 1:]), axis=1)
     return tf.reduce_mean(losses)
 
 

@@ -1,4 +1,4 @@
-"""The stages that learn figures: reference quality, parity, ranking, measuring, and proof on the target."""
+"""What is learnt of models and artifacts: quality, parity, cost, and proof on the target."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,8 +9,10 @@ import msgspec
 from edgepack.errors import ConvertError, LimitError, MeasureError
 from edgepack.profiles import Profile
 from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Quality
-from edgepack.runtimes.engines import Engine, device_engine, score_chunks, scores
-from edgepack.stages import Model, Place, calibration, parity_histories, versions
+from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
+from edgepack.stages import Place, versions
+from edgepack.stages.logs import calibration, parity_histories
+from edgepack.stages.models import Model, onnx_source
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -100,22 +102,35 @@ def float_quality(place: Place, split: Kept, model: Model, trained: Kept) -> Kep
     }
 
     def make(folder: Path) -> None:
-        from edgepack.compress.weights import load_weights
         from edgepack.data.split import load_split
         from edgepack.data.types import padded
-        from edgepack.models.graphs import transfer
-        from edgepack.train.fit import predict
 
         place.tell(f"ranking with {model.name}, float", 0, 0)
-        graphs = model.build()
-        load_weights(graphs.training, trained.path / "weights.npz")
-        if graphs.training is not graphs.serving:
-            transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
         users = load_split(split.path)[0].test
         histories = padded(users.history, place.config.model.history_length)
-        _write_evaluation(folder, _evaluated(place, predict(graphs.serving, histories), users))
+        _write_evaluation(folder, _evaluated(place, _float_scores(place, model, trained, histories), users))
 
     return place.store.produce("float-quality", inputs, make)
+
+
+def _float_scores(
+    place: Place, model: Model, trained: Kept, histories: "NDArray[np.int32]"
+) -> "Iterable[NDArray[np.float32]]":
+    if model.onnx is not None:
+        from edgepack.convert import from_onnx
+
+        source = onnx_source(place, model)
+        parts = range(0, len(histories), CHUNK_ROWS)
+        return (from_onnx.reference(source, histories[start : start + CHUNK_ROWS]) for start in parts)
+    from edgepack.compress.weights import load_weights
+    from edgepack.models.graphs import transfer
+    from edgepack.train.fit import predict
+
+    graphs = model.build()
+    load_weights(graphs.training, trained.path / "weights.npz")
+    if graphs.training is not graphs.serving:
+        transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
+    return predict(graphs.serving, histories)
 
 
 def _write_evaluation(folder: Path, found: "Evaluation") -> None:
@@ -317,7 +332,7 @@ def prove(place: Place, split: Kept, made: Kept, profile: Profile, host: Engine)
         "host": host.name,
         "split": split.digest,
         "length": place.config.model.history_length,
-        "code": source_fingerprint("runtimes", "figures.py"),
+        "code": source_fingerprint("runtimes", "stages/figures.py"),
         "versions": _runtime_versions(),
     }
 

@@ -1,0 +1,130 @@
+"""Log -> split: read, clean, split; and the histories that later stages calibrate and compare on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from edgepack.config import DataConfig
+from edgepack.errors import DataError
+from edgepack.profiles import convert_table
+from edgepack.results import DataFacts
+from edgepack.stages import Place, versions
+from edgepack.store import Kept, digest_of, sha256_of, source_fingerprint, write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CALIBRATION_ROWS = 256
+CALIBRATION_SEED = 23
+PARITY_ROWS = 128
+
+
+class _Source(NamedTuple):
+    name: str
+    path: Path | None
+    identity: str
+    format: str | None
+    columns: dict[str, Any]
+    cleaning: dict[str, Any]
+    split: str
+    licence: str = ""
+
+
+def split_log(place: Place) -> Kept:
+    """Read, clean and split the log: `split.npz`, `vocabulary.json`, `facts.json`."""
+    source = _source(place.config.data, place.folder)
+    inputs = {
+        "source": [source.identity, source.format, source.columns, source.cleaning, source.split],
+        "code": source_fingerprint("data"),
+        "versions": versions("numpy", "pyarrow"),
+    }
+
+    def make(folder: Path) -> None:
+        place.tell(f"data: {source.name}", 0, 0)
+        _write_split(place.config.data, source, folder)
+
+    return place.store.produce("data", inputs, make)
+
+
+def facts(kept: Kept) -> DataFacts:
+    """Return what the data stage learnt."""
+    return msgspec.json.decode((kept.path / "facts.json").read_bytes(), type=DataFacts)
+
+
+def _source(config: DataConfig, folder: Path) -> _Source:
+    if config.shop is not None:
+        name = f"synthetic shop, {config.shop.items:,} items, seed {config.shop.seed}"
+        identity = digest_of(msgspec.to_builtins(config.shop))
+        return _Source(name, None, identity, None, {}, config.cleaning, config.split or "leave-one-out")
+    if config.set is not None:
+        from edgepack.data import public
+
+        known, taken = public.known(config.set), public.taken(config.set)
+        return _Source(
+            f"{config.set} ({taken.path.name})",
+            taken.path,
+            sha256_of(taken.path),
+            taken.format,
+            msgspec.to_builtins(taken.columns) | config.columns,
+            msgspec.to_builtins(known.cleaning) | config.cleaning,
+            config.split or known.split,
+            known.licence,
+        )
+    path = (folder / str(config.path)).resolve()
+    if not path.is_file():
+        raise DataError(
+            f"data.path {config.path}",
+            "there is no such file",
+            allowed=f"paths are relative to {folder.resolve()}",
+            remedy="Correct data.path in edgepack.toml.",
+        )
+    split = config.split or "leave-one-out"
+    return _Source(path.name, path, sha256_of(path), config.format, config.columns, config.cleaning, split)
+
+
+def _write_split(config: DataConfig, source: _Source, folder: Path) -> None:
+    from edgepack.data import clean, read, shop, split
+
+    rules = convert_table(source.cleaning, clean.CleaningRules, "edgepack.toml: data.cleaning")
+    if source.path is None:
+        assert config.shop is not None  # noqa: S101  `_source` has no path for the shop alone
+        events = shop.make_shop(config.shop.items, config.shop.users, config.shop.seed)
+    else:
+        columns = convert_table(source.columns, read.Columns, "edgepack.toml: data.columns")
+        events = read.read(source.path, columns, source.format)
+    interactions, report = clean.clean(events, rules)
+    made = split.SPLITS[source.split](interactions)
+    split.save_split(made, interactions.vocabulary, folder)
+    told = DataFacts(
+        source=source.name,
+        sha256=source.identity,
+        users=report.users,
+        items=report.items,
+        events=report.events,
+        dropped=report.counts(),
+        split=source.split,
+        test_users=made.test.history.users,
+        cold_test_targets=split.cold_targets(made),
+        licence=source.licence,
+    )
+    write_atomic(folder / "facts.json", msgspec.json.encode(told))
+
+
+def calibration(place: Place, split: Kept) -> "NDArray[np.int32]":
+    """Return the representative dataset: int32 [256, L] histories of training users."""
+    from edgepack.data.split import calibration_histories, load_split
+
+    whole, _ = load_split(split.path)
+    return calibration_histories(whole, place.config.model.history_length, CALIBRATION_ROWS, CALIBRATION_SEED)
+
+
+def parity_histories(place: Place, split: Kept) -> "NDArray[np.int32]":
+    """Return what every artifact is compared on: int32 [PARITY_ROWS, L], the first row an empty history."""
+    from edgepack.data.split import calibration_histories, load_split
+
+    whole, _ = load_split(split.path)
+    rows = calibration_histories(whole, place.config.model.history_length, PARITY_ROWS, CALIBRATION_SEED + 1)
+    rows[0] = 0
+    return rows
