@@ -4,10 +4,13 @@ log -> split -> float model -> weights of each recipe -> artifacts -> parity -> 
 judging -> choice, proof on the target, bundle.
 """
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,9 @@ from edgepack.results import (
     Candidate,
     DataFacts,
     Dropped,
+    Measurement,
     ModelRow,
+    Quality,
     TargetResult,
 )
 from edgepack.runtimes.engines import host_engine
@@ -155,6 +160,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     noise = _noise_floor(place, split, model, reference)
 
     build = _Build(planned, place, split, model, trained, reference, out)
+    build.prepare()
     targets = tuple(build.target(profile) for profile in planned.targets)
     rows = (_float_row(model.name, reference), *baselines, *build.recipe_rows())
     return BuildResult(
@@ -225,40 +231,74 @@ class _Build:
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
         return ship.result_of(profile, contenders, dropped, choice, packed)
 
-    def _contender(self, profile: Profile, recipe: str, format: str) -> ship.Contender | Dropped:
+    def prepare(self) -> None:
+        """Make every artifact, TensorFlow's work one by one; then let host processes work side by side.
+
+        Only wall-clock timing is left for later: it wants the machine for itself.
+        """
+        wanted = [(p, *pair) for p in self.planned.targets for pair in self.planned.candidates[p.name]]
+        pairs = dict.fromkeys((recipe, format) for _, recipe, format in wanted)
+        for done, (recipe, format) in enumerate(pairs):
+            self.place.tell("artifacts", done, len(pairs))
+            self._made(recipe, format)
+        jobs = [partial(self._contender, *job, timed=False) for job in wanted]
+        _side_by_side(jobs, lambda done: self.place.tell("parity, ranking and counting", done, len(jobs)))
+
+    def _made(self, recipe: str, format: str) -> tuple[Kept, Kept] | Dropped:
         if RECIPES[recipe].trains and self.model.why_not_trained_further:
             reason = f"{self.model.name} cannot be trained further: {self.model.why_not_trained_further}"
             return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
         compressed = models.compress(self.place, self.split, self.model, self.trained, recipe)
         made = artifacts.artifact(self.place, self.split, self.model, compressed, recipe, format)
-        artifact = figures.artifact_of(made)
+        failure = figures.artifact_of(made)
+        if isinstance(failure, str):
+            return Dropped(recipe=recipe, format=format, runtime="conversion", reason=failure)
+        return compressed, made
+
+    def _contender(
+        self, profile: Profile, recipe: str, format: str, timed: bool = True
+    ) -> ship.Contender | Dropped:
+        found = self._made(recipe, format)
+        if isinstance(found, Dropped):
+            return found
+        compressed, made = found
         engine = host_engine(profile)
-        if isinstance(artifact, str):
-            return Dropped(recipe=recipe, format=format, runtime="conversion", reason=artifact)
-        for name in dict.fromkeys((*_parity_engines(format), engine.name)):
-            reason = figures.parity(self.place, self.split, compressed, made, name)
-            if reason and name == engine.name:
+        for name in _parity_engines(format, engine.name):
+            if reason := figures.parity(self.place, self.split, compressed, made, name):
                 return Dropped(recipe=recipe, format=format, runtime=name, reason=reason)
         quality = figures.quality(self.place, self.split, self.reference, made, engine)
-        measurement = figures.measure(self.place, self.split, made, profile)
+        candidate = self._judged(profile, made, quality, timed)
+        self.rows.setdefault((recipe, format), _recipe_row(candidate))
+        return ship.Contender(candidate, made)
+
+    def _judged(self, profile: Profile, made: Kept, quality: Quality, timed: bool) -> Candidate:
+        artifact, _ = figures.file_of(made)
         download = ship.download_bytes(
             profile, artifact.deflate_bytes, artifact.brotli_bytes, self.vocabulary
         )
-        candidate = Candidate(
-            artifact=artifact,
-            measurement=measurement,
-            quality=quality,
-            download_bytes=download,
-            verdicts=judge(
+
+        def judged(measurement: Measurement) -> Candidate:
+            verdicts = judge(
                 self.planned.budgets[profile.name],
                 model_bytes=artifact.model_bytes,
                 download_bytes=download,
                 measurement=measurement,
                 quality=quality,
-            ),
-        )
-        self.rows.setdefault((recipe, format), _recipe_row(candidate))
-        return ship.Contender(candidate, made)
+            )
+            return Candidate(
+                artifact=artifact,
+                measurement=measurement,
+                quality=quality,
+                download_bytes=download,
+                verdicts=verdicts,
+            )
+
+        if profile.browser is not None:
+            # Timing a page takes seconds; one that fails on exact figures already is spared it.
+            reason = _exceeded(judged(figures.unmeasured(profile, artifact.sha256, "")))
+            if reason or not timed:
+                return judged(figures.unmeasured(profile, artifact.sha256, reason))
+        return judged(figures.measure(self.place, self.split, made, profile))
 
     def _shipment(self) -> ship.Shipment:
         config = self.planned.config
@@ -283,10 +323,24 @@ class _Build:
                     break
 
 
-def _parity_engines(format: str) -> tuple[str, ...]:
-    from edgepack.convert.parity import RUNTIMES_OF_FORMAT
+def _side_by_side(jobs: Sequence[Callable[[], object]], tell: Callable[[int], None]) -> None:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        futures = [pool.submit(job) for job in jobs]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            tell(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    return tuple(RUNTIMES_OF_FORMAT[format])
+
+def _exceeded(candidate: Candidate) -> str:
+    return ", ".join(f"{v.limit} is over" for v in candidate.verdicts if v.status == "over")
+
+
+def _parity_engines(format: str, own: str) -> tuple[str, ...]:
+    # An ONNX file is quantized and checked by onnxruntime, and shipped to onnxruntime-web: both must agree.
+    return (own,) if format.startswith("tflite") else ("onnxruntime", own)
 
 
 def _recipe_row(candidate: Candidate) -> ModelRow:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgepack.errors import ConfigError, ConvertError, LimitError, MeasureError, ToolError
 from edgepack.measure.arm import measure
-from edgepack.profiles import Profile, load_profiles
+from edgepack.profiles import Emulation, Profile, load_profiles
 from edgepack.runtimes import arm, armv7, host, qemu
 from edgepack.runtimes.qemu import Inputs
 from edgepack.tools import arm as tools
@@ -38,15 +38,15 @@ def histories(rows: int) -> dict[str, NDArray[np.int32]]:
     return {"history": drawn}
 
 
-def core(target: str) -> qemu.Emulation:
+def core(target: str) -> Emulation:
     found = PROFILES[target].emulation
     assert found is not None
     return found
 
 
 def count_on(target: str, artifact: Path = INT8, inputs: Inputs | None = None) -> qemu.Counts:
-    engine = arm if target in ARM64 else armv7
-    return engine.count(artifact, inputs or histories(1), core(target), deadline_s=DEADLINE_S)
+    count = arm.count if target in ARM64 else armv7.count
+    return count(artifact, inputs or histories(1), core(target), deadline_s=DEADLINE_S)
 
 
 @emulated

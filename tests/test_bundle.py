@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tests.sample_result import sample_result
 
 from edgepack import checking
 from edgepack.bundle import archive, card, goldens
@@ -17,6 +16,7 @@ from edgepack.cli import cli
 from edgepack.errors import BundleError, ConfigError, MeasureError
 from edgepack.profiles import Budget
 from edgepack.results import Drop, Estimate, Number, Quality
+from tests.sample_result import sample_result
 
 ITEMS, LENGTH = 40, 6
 

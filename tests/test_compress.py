@@ -122,6 +122,11 @@ def test_no_float_operator_is_left_in_the_trained_int8_file(sasrec_int8):
     assert flatbuffer.is_all_integer(sasrec_int8[1])
 
 
+def test_the_same_weights_convert_to_the_same_int8_bytes(sasrec_folder, sasrec_int8):
+    again = steps.restore(build_sasrec, sasrec_folder, quantized=True)
+    assert tflite.convert(again, "tflite-int8", length=LENGTH, calibration=HISTORIES) == sasrec_int8[1]
+
+
 def test_a_restored_model_gives_the_scores_of_the_trained_one(tmp_path):
     seen = []
 

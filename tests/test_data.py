@@ -144,7 +144,8 @@ def test_a_number_that_is_none_is_refused_with_its_column(tmp_path: Path):
 def test_a_workbook_is_read_with_its_dates_as_seconds(tmp_path: Path):
     sheet = (
         '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
-        '<row r="1"><c r="A1" t="s"><v>0</v></c><c r="B1" t="s"><v>1</v></c><c r="C1" t="s"><v>2</v></c></row>'
+        '<row r="1"><c r="A1" t="s"><v>0</v></c><c r="B1" t="s"><v>1</v></c>'
+        '<c r="C1" t="s"><v>2</v></c></row>'
         '<row r="2"><c r="A2"><v>17850</v></c><c r="B2" t="inlineStr"><is><t>85123A</t></is></c>'
         '<c r="C2" s="1"><v>40513.351388888892</v></c></row>'
         '<row r="3"><c r="B3"><v>22</v></c><c r="C3" s="1"><v>40513.5</v></c></row></sheetData></worksheet>'

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from tests.sample_result import FLOAT_NDCG, estimate, sample_result
 
 from edgepack.errors import BundleError, ToolError
 from edgepack.report import from_json, html, junit, markdown, plots, text, to_json, units, views
 from edgepack.results import BuildResult, Candidate, ModelRow, TargetResult, Verdict
+from tests.sample_result import FLOAT_NDCG, estimate, sample_result
 
 HOSTILE = "<script>alert(1)</script>|`x`\x1b[31m\x00&\n\"'[red]"
 

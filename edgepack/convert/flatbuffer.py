@@ -107,7 +107,7 @@ def constants(model: bytes) -> tuple[Constant, ...]:
 
 def tables(model: bytes) -> dict[str, int]:
     """Return the bytes of each embedding table (the constants that rows are looked up in), by name."""
-    return {c.name: c.values.nbytes for c in constants(model) if c.name.endswith("/table")}
+    return {c.name: c.values.nbytes for c in _matrices(model) if c.name.endswith("/table")}
 
 
 def zero_share(model: bytes) -> dict[str, float]:
@@ -115,14 +115,18 @@ def zero_share(model: bytes) -> dict[str, float]:
 
     A quantized zero is a value equal to the zero point. Shape arithmetic, biases and norms are left out.
     """
-    weights = (c for c in constants(model) if c.name.endswith(("/table", "/weights")))
-    return {c.name: float(np.mean(c.values == c.zero_point)) for c in weights}
+    return {c.name: float(np.mean(c.values == c.zero_point)) for c in _matrices(model)}
 
 
 def scales(model: bytes) -> dict[str, NDArray[np.float32]]:
     """Return the quantization scales of every weight matrix and table: one value, or one a channel."""
-    weights = (c for c in constants(model) if c.name.endswith(("/table", "/weights")))
-    return {c.name: c.scales for c in weights if len(c.scales)}
+    return {c.name: c.scales for c in _matrices(model) if len(c.scales)}
+
+
+def _matrices(model: bytes) -> list[Constant]:
+    # A one-dimensional look-up is a function given as a list, not an embedding.
+    found = (c for c in constants(model) if c.name.endswith(("/table", "/weights")))
+    return [c for c in found if c.values.ndim >= 2]
 
 
 def is_all_integer(model: bytes) -> bool:

@@ -163,19 +163,18 @@ def _equal_rows(events: Events, kept: Rows) -> Rows:
         return _none(events)
     rows = np.flatnonzero(kept)
     item, ids = _encoded(events.item[rows])
-    basket = _basket_of(events, rows)
+    basket = _basket_of(events.user[rows], events.basket[rows])
     _, first = np.unique(basket * len(ids) + item, return_index=True)
     again = _none(events)
     again[np.delete(rows, first)] = True
     return again
 
 
-def _basket_of(events: Events, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the baskets of these rows; a basket belongs to one user even if two share its id."""
-    user, _ = _encoded(events.user[rows])
-    assert events.basket is not None
-    basket, ids = _encoded(events.basket[rows])
-    return np.unique(user * len(ids) + basket, return_inverse=True)[1].astype(np.int64)
+def _basket_of(user: NDArray[np.object_], basket: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Number the baskets of rows; a basket belongs to one user even if two share its id."""
+    owner, _ = _encoded(user)
+    number, ids = _encoded(basket)
+    return np.asarray(np.unique(owner * len(ids) + number, return_inverse=True)[1], np.int64)
 
 
 def _rare(events: Events, kept: Rows, rules: CleaningRules) -> list[tuple[str, Rows]]:
@@ -205,25 +204,26 @@ def _interactions(events: Events, rows: NDArray[np.int64]) -> Interactions:
         order = np.lexsort((time, user))
         basket = np.arange(len(rows))
     else:
-        raw = _basket_of(events, rows)
-        basket, order = _by_basket(user, time, raw)
+        basket = _basket_of(events.user[rows], events.basket[rows])
+        order = _by_basket(user, time, basket)
+        basket = basket[order]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
     items, vocabulary = _numbered(events.item[rows][order])
-    baskets = _counted(basket[order] if events.basket is not None else basket, offsets)
+    baskets = _counted(basket, offsets)
     kept_time = None if events.time is None else time[order]
     return Interactions(Sequences(items, offsets, baskets), kept_time, vocabulary)
 
 
 def _by_basket(
     user: NDArray[np.int64], time: NDArray[np.int64], basket: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> NDArray[np.int64]:
     """Order rows by user, the basket's first time, basket, time, row, so that baskets stay in one piece."""
     count = int(basket.max()) + 1
     begins = np.full(count, np.iinfo(np.int64).max)
     np.minimum.at(begins, basket, time)
     first_row = np.full(count, len(basket))
     np.minimum.at(first_row, basket, np.arange(len(basket)))
-    return basket, np.lexsort((time, first_row[basket], begins[basket], user))
+    return np.asarray(np.lexsort((time, first_row[basket], begins[basket], user)), np.int64)
 
 
 def _counted(basket: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -231,7 +231,7 @@ def _counted(basket: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[n
     begins = np.concatenate([[True], basket[1:] != basket[:-1]])
     begins[offsets[:-1]] = True
     number = np.cumsum(begins)
-    return (number - np.repeat(number[offsets[:-1]], np.diff(offsets))).astype(np.int32)
+    return np.asarray(number - np.repeat(number[offsets[:-1]], np.diff(offsets)), np.int32)
 
 
 def _numbered(items: NDArray[np.object_]) -> tuple[NDArray[np.int32], tuple[str, ...]]:

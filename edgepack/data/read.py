@@ -238,13 +238,15 @@ def _check_columns(path: Path, wanted: list[str], found: list[str]) -> None:
 
 
 def _open(path: Path) -> io.TextIOWrapper:
-    stream = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    return io.TextIOWrapper(cast(io.BufferedReader, stream), encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(_bytes(path), encoding="utf-8-sig", newline="")
+
+
+def _bytes(path: Path) -> io.BufferedReader:
+    return cast(io.BufferedReader, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _first_line_not_utf8(path: Path) -> int:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        lines = cast(io.BufferedReader, stream)
+    with _bytes(path) as lines:
         return next((i for i, line in enumerate(lines, start=1) if not _is_utf8(line)), 1)
 
 

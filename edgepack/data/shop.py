@@ -1,12 +1,13 @@
 """A seeded synthetic shop: the log that everything runs on when the user has none at hand.
 
-How it sells. Every item has a category and a style (a colour range, say) and a place among its like. A
-shopper has one style and a few favourite projects ("birthday", "new kitchen"): a project is an ordered
-list of categories, and a basket walks along one project after another, in the shopper's style most of the
-time, with stray items and things bought again in between. Projects share categories, so what comes next
-depends on the last category *and* on the ones before it *and* on the style shown over the whole history;
-counting which item follows which one sees only part of that. Projects have seasons, and best-sellers
-change over the year.
+How it sells. Shoppers work on projects ("a birthday", "a new kitchen"): a basket walks along one project
+after another, and a project is an ordered list of things. Three in four are basics, the same for everybody;
+the fourth is a piece that exists in twelve styles, and each shopper keeps to one style, most of the time.
+Some lines are strays, some are things bought again, projects share basics and have seasons.
+
+So what comes next depends on the line just before (where in the project) *and* on the shopper's style, which
+the last few lines, mostly basics, seldom show: a count of what follows what cannot join the two, a model
+that looks at the whole history can.
 
 How big the numbers are. Orders per shopper and lines per basket are log-normal, fitted to the quantiles of
 UCI Online Retail (doi:10.24432/C5BW33), whose figures stand in ONLINE_RETAIL.
@@ -25,21 +26,17 @@ DEMO_ITEMS = 2_000
 DEMO_USERS = 2_400
 MIN_ITEMS, MAX_ITEMS = 500, 200_000
 
-_STYLES = 5
-_CELL_ITEMS = 20  # items that share category and style
-_PATH = 6  # categories of a project
-_FAVOURITES = 3
+_STYLES = 12
+_PATH = np.array([0, 0, 0, 1, 0, 0, 0, 1], bool)  # the things of a project: which come in styles
+_STYLED_SHARE = 0.84  # of the catalogue
 _YEAR_S = 365 * 86_400
 _START_S = 1_704_067_200  # 2024-01-01 00:00 UTC
-_STYLE_SHARE = np.array([0.36, 0.26, 0.18, 0.12, 0.08])
 
-_PROJECTS_PER_CATEGORY = 0.5
-_PROJECT_SKEW = 0.8
-_SHELF_SKEW = 0.9
-_KEEPS_STYLE = 0.80
+_PROJECT_SKEW = 0.6
+_KEEPS_STYLE = 0.92
 _KEEPS_PROJECT = 0.90
-_TAKES_FAVOURITE = 0.60
-_BUYS_AGAIN = 0.27
+_BUYS_AGAIN = 0.15
+_SEASON_CHOICES = 2
 
 
 class ShopStatistics(NamedTuple):
@@ -93,14 +90,12 @@ def _gini(counts: NDArray[np.int64]) -> float:
 
 
 class _Shop(NamedTuple):
-    """The shop's plan. `paths` int [projects, 8] categories; `*_odds` are cumulative probabilities."""
+    """The shop's plan. Things below `basics` are items; thing t above comes as `_STYLES` items."""
 
-    categories: int
-    paths: NDArray[np.int64]
-    season: NDArray[np.float64]  # the day of the year, 0..1, on which a project sells best
-    project_odds: NDArray[np.float64]
-    shelf_odds: NDArray[np.float64]  # the places of a cell's items
-    turn: NDArray[np.int64]  # by how many places each cell's best-sellers move over the year
+    basics: int
+    paths: NDArray[np.int64]  # things, int64 [projects, 8]
+    season: NDArray[np.float64]  # when in the year, 0..1, a project sells best
+    project_odds: NDArray[np.float64]  # cumulative
 
 
 class _Shoppers(NamedTuple):
@@ -112,14 +107,13 @@ class _Shoppers(NamedTuple):
     basket_start: NDArray[np.int64]  # of each line: its user's lines before this basket
     time: NDArray[np.int64]
     style: NDArray[np.int64]
-    favourites: NDArray[np.int64]
 
 
 def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) -> Events:
     """Return the log of one year: about 80 lines a shopper in time order, all clean.
 
     `items` is the size of the catalogue, 500 to 200,000; `users` defaults to 1.2 times that. An item's id
-    tells its category, style and place: `c07-s3-012`. The arguments and nothing else decide the log.
+    tells what it is: `basic-0012` or `piece-0034-style-05`. The arguments and nothing else decide the log.
     Raises DataError when there are too few or too many items or users.
     """
     users = round(items * DEMO_USERS / DEMO_ITEMS) if users is None else users
@@ -132,35 +126,29 @@ def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) 
         )
     generator = np.random.default_rng(seed)
     shop = _planned(items, generator)
-    shoppers = _arrived(users, shop, generator)
-    bought = _walked(shop, shoppers, items, generator)
+    shoppers = _arrived(users, generator)
+    bought = _walked(shop, shoppers, generator)
     return _log(shop, shoppers, bought, generator)
 
 
 def _planned(items: int, generator: np.random.Generator) -> _Shop:
-    categories = items // (_STYLES * _CELL_ITEMS)
-    projects = max(round(categories * _PROJECTS_PER_CATEGORY), 8)
-    width = min(_PATH, categories)
-    paths = np.argsort(generator.random((projects, categories)), axis=1)[:, :width]
-    return _Shop(
-        categories,
-        paths,
-        generator.random(projects),
-        _cumulative(_zipf(projects, _PROJECT_SKEW)),
-        _cumulative(_zipf(_CELL_ITEMS, _SHELF_SKEW)),
-        generator.integers(0, 3, categories * _STYLES),
-    )
-
-
-def _zipf(count: int, exponent: float) -> NDArray[np.float64]:
-    return np.asarray(np.arange(1, count + 1) ** -exponent, np.float64)
+    styled_things = int(items * _STYLED_SHARE / _STYLES)
+    projects = styled_things // int(_PATH.sum())
+    basics = items - projects * int(_PATH.sum()) * _STYLES
+    paths = np.empty((projects, len(_PATH)), np.int64)
+    paths[:, _PATH] = basics + np.arange(projects * _PATH.sum()).reshape(projects, -1)
+    # Every basic is used, most in one project and some in several.
+    slots = projects * int((~_PATH).sum())
+    paths[:, ~_PATH] = generator.permutation(np.arange(slots) % basics).reshape(projects, -1)
+    odds = _cumulative(np.arange(1, projects + 1) ** -_PROJECT_SKEW)
+    return _Shop(basics, paths, generator.random(projects), odds)
 
 
 def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.cumsum(weights) / weights.sum(), np.float64)
 
 
-def _arrived(users: int, shop: _Shop, generator: np.random.Generator) -> _Shoppers:
+def _arrived(users: int, generator: np.random.Generator) -> _Shoppers:
     orders = np.minimum(np.ceil(generator.lognormal(0.45, 1.31, users)), 60).astype(np.int64)
     sizes = np.clip(np.rint(generator.lognormal(np.log(16.5), 0.85, orders.sum())), 1, 150).astype(np.int64)
     owner = np.repeat(np.arange(users), orders)
@@ -173,105 +161,96 @@ def _arrived(users: int, shop: _Shop, generator: np.random.Generator) -> _Shoppe
     begins = np.cumsum(sizes) - sizes
     day_s = np.sort(generator.random(len(sizes)) + owner) % 1.0 * _YEAR_S
     within = np.arange(lines.sum()) - np.repeat(begins, sizes)
-    favourites = np.searchsorted(shop.project_odds, generator.random((users, _FAVOURITES)))
     return _Shoppers(
         lines,
         offsets,
         np.repeat(np.arange(len(sizes)), sizes),
         np.repeat(begins - offsets[owner], sizes),
         _START_S + np.repeat(day_s.astype(np.int64), sizes) + 20 * within,
-        np.searchsorted(_cumulative(_STYLE_SHARE), generator.random(users)),
-        favourites,
+        generator.integers(0, _STYLES, users),
     )
 
 
-def _walked(
-    shop: _Shop, shoppers: _Shoppers, items: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """Let all shoppers put one line after the other into their baskets; return items 0..items-1 a line."""
+def _walked(shop: _Shop, shoppers: _Shoppers, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Let all shoppers put one line after the other into their baskets; return the item of each line."""
     bought = np.zeros(len(shoppers.basket), np.int64)
     project = np.zeros(len(shoppers.lines), np.int64)
-    place = np.full(len(shoppers.lines), shop.paths.shape[1])
+    place = np.zeros(len(shoppers.lines), np.int64)
     for step in range(int(shoppers.lines[0])):
         active = int(np.searchsorted(-shoppers.lines, -step, side="left"))
         line = shoppers.offsets[:active] + step
-        again = (shoppers.basket_start[line] > 0) & (generator.random(active) < _BUYS_AGAIN)
-        _advance(shop, shoppers, line, ~again, project[:active], place[:active], generator)
-        new = _new_items(shop, shoppers, line, project[:active], place[:active], items, generator)
-        back = (generator.random(active) * shoppers.basket_start[line]).astype(np.int64)
+        earlier = shoppers.basket_start[line]
+        again = (earlier > 0) & (generator.random(active) < _BUYS_AGAIN)
+        _advance(
+            shop, shoppers.time[line], step == earlier, ~again, project[:active], place[:active], generator
+        )
+        new = _new_items(shop, shoppers.style[:active], project[:active], place[:active], generator)
+        back = (generator.random(active) * earlier).astype(np.int64)
         bought[line] = np.where(again, bought[shoppers.offsets[:active] + back], new)
     return bought
 
 
 def _advance(
     shop: _Shop,
-    shoppers: _Shoppers,
-    line: NDArray[np.int64],
+    time: NDArray[np.int64],
+    opens: NDArray[np.bool_],
     moves: NDArray[np.bool_],
     project: NDArray[np.int64],
     place: NDArray[np.int64],
     generator: np.random.Generator,
 ) -> None:
-    """Move each shopper to the next category of the project, or to the start of another (in place)."""
-    active = len(line)
+    """Move each shopper to the next thing of the project, or to the start of another (in place)."""
     place += moves
-    opens = line == shoppers.offsets[:active] + shoppers.basket_start[line]
-    begins = (place >= shop.paths.shape[1]) | opens
-    favourite = shoppers.favourites[np.arange(active), generator.integers(0, _FAVOURITES, active)]
-    candidates = np.searchsorted(shop.project_odds, generator.random((2, active)))
-    # Of two projects that come to mind the one nearer to its season is taken.
-    now = (shoppers.time[line] - _START_S) % _YEAR_S / _YEAR_S
-    away = np.abs((shop.season[candidates] - now + 0.5) % 1.0 - 0.5)
-    seasonal = np.where(away[0] <= away[1], candidates[0], candidates[1])
-    chosen = np.where(generator.random(active) < _TAKES_FAVOURITE, favourite, seasonal)
+    begins = (place >= len(_PATH)) | opens
+    # Of the projects that come to mind the one nearest to its season is taken.
+    minds = np.searchsorted(shop.project_odds, generator.random((len(time), _SEASON_CHOICES)))
+    now = (time - _START_S) % _YEAR_S / _YEAR_S
+    away = np.abs((shop.season[minds] - now[:, None] + 0.5) % 1.0 - 0.5)
+    chosen = np.take_along_axis(minds, away.argmin(axis=1)[:, None], axis=1)[:, 0]
     project[begins] = chosen[begins]
     place[begins] = 0
 
 
 def _new_items(
     shop: _Shop,
-    shoppers: _Shoppers,
-    line: NDArray[np.int64],
+    own_style: NDArray[np.int64],
     project: NDArray[np.int64],
     place: NDArray[np.int64],
-    items: int,
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
-    active = len(line)
+    active = len(project)
     stray = generator.random(active) >= _KEEPS_PROJECT
-    category = np.where(stray, generator.integers(0, shop.categories, active), shop.paths[project, place])
-    other = np.searchsorted(_cumulative(_STYLE_SHARE), generator.random(active))
-    style = np.where(generator.random(active) < _KEEPS_STYLE, shoppers.style[:active], other)
-    cell = category * _STYLES + style
-    shelf = np.searchsorted(shop.shelf_odds, generator.random(active))
-    late = generator.random(active) < (shoppers.time[line] - _START_S) / _YEAR_S
-    shelf = (shelf + np.where(late, shop.turn[cell], 0)) % _CELL_ITEMS
-    return np.asarray(cell * _CELL_ITEMS + shelf, np.int64) % items
+    thing = shop.paths[
+        np.where(stray, generator.integers(0, len(shop.paths), active), project),
+        np.where(stray, generator.integers(0, len(_PATH), active), place),
+    ]
+    keeps = generator.random(active) < _KEEPS_STYLE
+    style = np.where(keeps, own_style, generator.integers(0, _STYLES, active))
+    styled = shop.basics + (thing - shop.basics) * _STYLES + style
+    return np.where(thing < shop.basics, thing, styled)
 
 
 def _log(
     shop: _Shop, shoppers: _Shoppers, bought: NDArray[np.int64], generator: np.random.Generator
 ) -> Events:
     """Return the lines in time order, each item once a basket."""
-    kept = np.unique(shoppers.basket * (int(bought.max()) + 1) + bought, return_index=True)[1]
+    ids = _ids(shop)
+    kept = np.unique(shoppers.basket * len(ids) + bought, return_index=True)[1]
     kept = kept[np.argsort(shoppers.time[kept], kind="stable")]
     owner = np.repeat(np.arange(len(shoppers.lines)), shoppers.lines)
     names = generator.permutation(len(shoppers.lines))
     users = np.array([f"u{number:06d}" for number in names], object)
-    cells = shop.categories * _STYLES
-    ids = np.array(
-        [f"c{c // _STYLES:02d}-s{c % _STYLES}-{n:03d}" for c in range(cells) for n in range(_CELL_ITEMS)],
-        object,
-    )
     baskets = np.array([f"o{number:07d}" for number in range(int(shoppers.basket[-1]) + 1)], object)
     price = np.round(generator.lognormal(1.0, 0.9, len(ids)) + 0.19, 2)
     quantity = generator.geometric(0.25, len(kept)).astype(np.float64)
     item = bought[kept]
-    return Events(
-        users[owner[kept]],
-        ids[item],
-        shoppers.time[kept],
-        baskets[shoppers.basket[kept]],
-        quantity,
-        price[item],
+    time, basket = shoppers.time[kept], baskets[shoppers.basket[kept]]
+    return Events(users[owner[kept]], ids[item], time, basket, quantity, price[item])
+
+
+def _ids(shop: _Shop) -> NDArray[np.object_]:
+    pieces = range(len(shop.paths) * int(_PATH.sum()))
+    basics = [f"basic-{number:04d}" for number in range(shop.basics)]
+    return np.array(
+        [*basics, *(f"piece-{p:04d}-style-{s:02d}" for p in pieces for s in range(_STYLES))], object
     )

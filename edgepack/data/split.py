@@ -64,7 +64,7 @@ def _split(
     sequences = interactions.sequences
     owner = _owner(sequences)
     groups, first = np.unique(group[new], return_index=True)
-    start = np.searchsorted(group, groups)
+    start = np.asarray(np.searchsorted(group, groups), np.int64)
     holder = owner[new][first]
     ends = np.searchsorted(holder, np.arange(sequences.users), side="right")
     counts = np.bincount(holder, minlength=sequences.users)

@@ -1,4 +1,4 @@
-"""Ranking quality on the whole catalogue: ranks with ties against the model, metrics per user, top-k lists."""
+"""Ranking on the whole catalogue: ranks with ties against the model, metrics per user, top-k lists."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

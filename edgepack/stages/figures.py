@@ -8,7 +8,7 @@ import msgspec
 
 from edgepack.errors import ConvertError, LimitError, MeasureError
 from edgepack.profiles import Profile
-from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Quality
+from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Number, Quality
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
 from edgepack.stages import Place, versions
 from edgepack.stages.logs import calibration, parity_histories
@@ -189,7 +189,8 @@ def artifact_of(made: Kept) -> Artifact | str:
     return msgspec.json.decode((made.path / "artifact.json").read_bytes(), type=Artifact)
 
 
-def _file_of(made: Kept) -> tuple[Artifact, Path]:
+def file_of(made: Kept) -> tuple[Artifact, Path]:
+    """Return a converted artifact and its file. Raises ConvertError when the conversion failed."""
     found = artifact_of(made)
     if isinstance(found, str):
         raise ConvertError("artifact", found, remedy="Leave this format out.")
@@ -201,7 +202,7 @@ def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, eng
 
     from edgepack.convert import parity as gate
 
-    facts, path = _file_of(made)
+    facts, path = file_of(made)
     kind = "int8" if "int8" in facts.format else "plain"
     reference = np.load(compressed.path / f"reference_{kind}.npy")
     try:
@@ -245,7 +246,7 @@ def _ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
         from edgepack.data.split import load_split
         from edgepack.data.types import padded
 
-        facts, path = _file_of(made)
+        facts, path = file_of(made)
         users = load_split(split.path)[0].test
         histories = padded(users.history, place.config.model.history_length)
         title = f"ranking with {facts.recipe} {facts.format} in {engine.name}"
@@ -274,7 +275,7 @@ def _drops(reference: Kept, kept: Kept) -> dict[str, Drop]:
 
 def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurement:
     """Measure what an artifact costs on a target."""
-    facts, path = _file_of(made)
+    facts, path = file_of(made)
     device = msgspec.to_builtins(profile)
     inputs = {
         "artifact": facts.sha256,
@@ -292,6 +293,15 @@ def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurem
     kept = place.store.produce("measure", inputs, make)
     found = msgspec.json.decode((kept.path / "measurement.json").read_bytes(), type=Measurement)
     return msgspec.structs.replace(found, target=profile.name)
+
+
+def unmeasured(profile: Profile, sha256: str, reason: str) -> Measurement:
+    """Return the measurement of a page that was not timed, and why."""
+    numbers = tuple(
+        Number(name=name, value=None, provenance="measured", source=f"not timed: {reason}", exact=False)
+        for name in ("load_ms", "latency_p50_ms", "peak_memory_bytes")
+    )
+    return Measurement(target=profile.name, artifact_sha256=sha256, numbers=numbers)
 
 
 def _longest(histories: "NDArray[np.int32]") -> "NDArray[np.int32]":
@@ -324,7 +334,7 @@ def prove(place: Place, split: Kept, made: Kept, profile: Profile, host: Engine)
     All-integer artifacts must agree to the byte; others in every top-10 list and to 1e-4 of the range of
     the scores.
     """
-    facts, _ = _file_of(made)
+    facts, _ = file_of(made)
     engine = device_engine(profile)
     inputs = {
         "artifact": facts.sha256,
@@ -350,7 +360,7 @@ def _proof(place: Place, split: Kept, made: Kept, profile: Profile, engine: Engi
     from edgepack.data.split import load_split
     from edgepack.data.types import padded
 
-    facts, path = _file_of(made)
+    facts, path = file_of(made)
     exact = is_all_integer(path.read_bytes(), facts.format)
     users = load_split(split.path)[0].test
     rows = padded(users.history, place.config.model.history_length)

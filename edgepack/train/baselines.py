@@ -149,5 +149,5 @@ def _followers(train: Sequences, lag: int, item_count: int) -> scipy.sparse.csr_
 
 
 def _dense(scores: scipy.sparse.csr_matrix | Scores, prior: Scores) -> Scores:
-    dense = scores.toarray() if scipy.sparse.issparse(scores) else scores
+    dense = scores if isinstance(scores, np.ndarray) else scores.toarray()
     return np.asarray(dense + np.float32(1e-6) * prior, np.float32)
