@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FLOAT_VARIANTS = ("float32", "float16", "dynamic")
-_QUANTIZED_VARIANTS = ("int8", "int8-f32scores", "dynamic", "qdq")
+_FLOAT_FORMATS = ("*-float32", "*-float16", "*-dynamic")
+# A trained recipe's weights fit the int8 grid, which TFLite's dynamic range does not use.
+_QUANTIZED_FORMATS = ("tflite-int8", "tflite-int8-f32scores", "onnx-dynamic", "ort-dynamic", "*-qdq")
 _SHOWN = {
     True: ("tflite-float32", "onnx-float32", "ort-float32"),
     False: ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "ort-qdq", "onnx-dynamic", "ort-dynamic"),
@@ -104,11 +105,11 @@ def _budget(profile: Profile, config: Config) -> Budget:
 
 def _candidates(profile: Profile, recipes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for recipe in ("float", *(name for name in recipes if name != "float")):
-        variants = _FLOAT_VARIANTS if recipe == "float" else _QUANTIZED_VARIANTS
+        patterns = _FLOAT_FORMATS if recipe == "float" else _QUANTIZED_FORMATS
         for format in profile.formats:
-            variant = format.partition("-")[2]
-            # Post-training dynamic range is the float recipe's own; a trained recipe has it as well.
-            if variant in variants and not (recipe == "ptq" and variant == "dynamic"):
+            # The dynamic file of untrained weights is the float recipe's already.
+            twice = recipe == "ptq" and format.endswith("-dynamic")
+            if any(fnmatch(format, pattern) for pattern in patterns) and not twice:
                 yield recipe, format
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+@cache
 def source_fingerprint(*rooms: str) -> str:
     """Return a hash over the sources of edgepack's `rooms`, so that changed code makes new keys."""
     base = Path(__file__).parent

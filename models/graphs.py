@@ -129,6 +129,21 @@ class AttentionCore(_Weightless, keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable("edgepack")
+class LayerNorm(_Weightless, keras.layers.LayerNormalization):  # type: ignore[misc]
+    """LayerNormalization over the last axis, computed as (x - mean) / deviation * gamma + beta.
+
+    Keras computes x * (gamma / deviation) + (beta - mean * (gamma / deviation)), whose int8 form costs an
+    ARM core six times the instructions: SQUARED_DIFFERENCE and `beta - ...` have no vectorized kernels.
+    """
+
+    def call(self, x: Any) -> Any:
+        """Return float32 of the same shape."""
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)
+        return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+
+
+@keras.saving.register_keras_serializable("edgepack")
 class TakeLast(_Weightless, keras.layers.Layer):  # type: ignore[misc]
     """[B, L, d] -> [B, 1, d], the newest position."""
 

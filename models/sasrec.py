@@ -10,6 +10,7 @@ from edgepack.models.graphs import (
     AddPositions,
     AttentionCore,
     Graphs,
+    LayerNorm,
     TakeLast,
     checked,
     dropout,
@@ -101,4 +102,4 @@ def _residual(x: Any, update: Any, rate: float, name: str) -> Any:
 
 
 def _norm(name: str) -> Any:
-    return keras.layers.LayerNormalization(epsilon=1e-6, name=name)
+    return LayerNorm(epsilon=1e-6, name=name)

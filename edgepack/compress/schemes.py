@@ -26,6 +26,7 @@ _ROUNDED: dict[type, tuple[str, ...]] = {
         (
             graphs.AttentionCore,
             graphs.HistoryPool,
+            graphs.LayerNorm,
             _layers.LayerNormalization,
             _layers.Add,
             _layers.Subtract,

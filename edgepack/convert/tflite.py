@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from edgepack.convert import flatbuffer
 from edgepack.convert.float_scores import float_scores
+from edgepack.convert.portable import portable
 from edgepack.errors import ConvertError
 from edgepack.keras2 import converter_error, keras, tf
 
@@ -38,7 +39,7 @@ def convert(serving: Any, format: str, *, length: int, calibration: Calibration)
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     FORMATS[format](converter, calibration)
     try:
-        model = flatbuffer.canonical(converter.convert())
+        model = flatbuffer.canonical(portable(converter.convert()))
     except (converter_error(), RuntimeError, ValueError) as error:
         raise _refused(serving.name, format, error) from error
     return float_scores(model) if format == "tflite-int8-f32scores" else model

@@ -27,8 +27,10 @@ DEMO_USERS = 2_400
 MIN_ITEMS, MAX_ITEMS = 500, 200_000
 
 _STYLES = 12
-_PATH = np.array([0, 0, 0, 1, 0, 0, 0, 1], bool)  # the things of a project: which come in styles
-_STYLED_SHARE = 0.84  # of the catalogue
+# The things of a project: basics, pieces that come in colours, pieces that come in sizes.
+_PATH = np.array([0, 1, 0, 2, 0, 1, 0, 2])
+_PIECES = int((_PATH > 0).sum())
+_STYLED_SHARE = 0.95  # of the catalogue
 _YEAR_S = 365 * 86_400
 _START_S = 1_704_067_200  # 2024-01-01 00:00 UTC
 
@@ -106,7 +108,7 @@ class _Shoppers(NamedTuple):
     basket: NDArray[np.int64]
     basket_start: NDArray[np.int64]  # of each line: its user's lines before this basket
     time: NDArray[np.int64]
-    style: NDArray[np.int64]
+    style: NDArray[np.int64]  # colour and size, [users, 2]
 
 
 def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) -> Events:
@@ -133,13 +135,13 @@ def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) 
 
 def _planned(items: int, generator: np.random.Generator) -> _Shop:
     styled_things = int(items * _STYLED_SHARE / _STYLES)
-    projects = styled_things // int(_PATH.sum())
-    basics = items - projects * int(_PATH.sum()) * _STYLES
+    projects = styled_things // _PIECES
+    basics = items - projects * _PIECES * _STYLES
     paths = np.empty((projects, len(_PATH)), np.int64)
-    paths[:, _PATH] = basics + np.arange(projects * _PATH.sum()).reshape(projects, -1)
+    paths[:, _PATH > 0] = basics + np.arange(projects * _PIECES).reshape(projects, -1)
     # Every basic is used, most in one project and some in several.
-    slots = projects * int((~_PATH).sum())
-    paths[:, ~_PATH] = generator.permutation(np.arange(slots) % basics).reshape(projects, -1)
+    slots = projects * int((_PATH == 0).sum())
+    paths[:, _PATH == 0] = generator.permutation(np.arange(slots) % basics).reshape(projects, -1)
     odds = _cumulative(np.arange(1, projects + 1) ** -_PROJECT_SKEW)
     return _Shop(basics, paths, generator.random(projects), odds)
 
@@ -167,7 +169,7 @@ def _arrived(users: int, generator: np.random.Generator) -> _Shoppers:
         np.repeat(np.arange(len(sizes)), sizes),
         np.repeat(begins - offsets[owner], sizes),
         _START_S + np.repeat(day_s.astype(np.int64), sizes) + 20 * within,
-        generator.integers(0, _STYLES, users),
+        generator.integers(0, _STYLES, (users, 2)),
     )
 
 
@@ -220,12 +222,12 @@ def _new_items(
 ) -> NDArray[np.int64]:
     active = len(project)
     stray = generator.random(active) >= _KEEPS_PROJECT
-    thing = shop.paths[
-        np.where(stray, generator.integers(0, len(shop.paths), active), project),
-        np.where(stray, generator.integers(0, len(_PATH), active), place),
-    ]
+    project = np.where(stray, generator.integers(0, len(shop.paths), active), project)
+    place = np.where(stray, generator.integers(0, len(_PATH), active), place)
+    thing = shop.paths[project, place]
     keeps = generator.random(active) < _KEEPS_STYLE
-    style = np.where(keeps, own_style, generator.integers(0, _STYLES, active))
+    own = own_style[np.arange(active), np.maximum(_PATH[place], 1) - 1]
+    style = np.where(keeps, own, generator.integers(0, _STYLES, active))
     styled = shop.basics + (thing - shop.basics) * _STYLES + style
     return np.where(thing < shop.basics, thing, styled)
 
@@ -249,7 +251,7 @@ def _log(
 
 
 def _ids(shop: _Shop) -> NDArray[np.object_]:
-    pieces = range(len(shop.paths) * int(_PATH.sum()))
+    pieces = range(len(shop.paths) * _PIECES)
     basics = [f"basic-{number:04d}" for number in range(shop.basics)]
     return np.array(
         [*basics, *(f"piece-{p:04d}-style-{s:02d}" for p in pieces for s in range(_STYLES))], object

@@ -117,7 +117,7 @@ def train(place: Place, split: Kept, model: Model, seed: int) -> Kept:
     inputs = {
         "split": split.digest,
         "model": model.identity,
-        "training": place.config.training,
+        "training": [place.config.training, place.config.quality.filter_seen],
         "seed": seed,
         "code": source_fingerprint("train", "models", "keras2.py"),
         "versions": versions("tensorflow", "tf_keras", "numpy"),
@@ -145,9 +145,8 @@ def _fitted(
     from edgepack.train import checkpoint, fit
     from edgepack.train.settings import TrainingSettings
 
-    settings = convert_table(
-        {**_family_training(model), **overrides}, TrainingSettings, "edgepack.toml: training"
-    )
+    chosen = {**_family_training(model), "filter_seen": place.config.quality.filter_seen, **overrides}
+    settings = convert_table(chosen, TrainingSettings, "edgepack.toml: training")
     whole, _ = load_split(split.path)
     title = f"training {model.name} (seed {settings.seed})"
     told = _told(place.tell, title)
@@ -187,7 +186,8 @@ def compress(place: Place, split: Kept, model: Model, trained: Kept, recipe_name
         "model": model.identity,
         "weights": trained.digest,
         "recipe": msgspec.to_builtins(RECIPES[recipe_name]),
-        "training": place.config.compress.training,
+        "training": [place.config.training, place.config.compress.training, place.config.seed],
+        "filter_seen": place.config.quality.filter_seen,
         "code": source_fingerprint("compress", "train", "models", "keras2.py"),
         "versions": versions("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy"),
     }
@@ -237,7 +237,8 @@ def _finetune(place: Place, split: Kept, model: Model, recipe_name: str) -> tupl
     from edgepack.train.settings import TrainingSettings
 
     whole, _ = load_split(split.path)
-    base = {**_family_training(model), **place.config.training, **place.config.compress.training}
+    base = {**_family_training(model), "filter_seen": place.config.quality.filter_seen}
+    base |= {**place.config.training, **place.config.compress.training}
 
     def settings(**own: Any) -> TrainingSettings:
         table = {**base, "seed": place.config.seed, **own}
