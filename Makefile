@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
-.PHONY: help demo test lint install tools system clean
+.PHONY: help demo test proof-kill proof-online-retail proof-movielens-1m lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -39,10 +39,18 @@ demo: tools
 test: tools lint
 	$(BIN)/python -m pytest
 
+# Too long for `make test`; resumable, results in tests/proofs/results.
+proof-kill: tools
+	$(BIN)/python -m tests.proofs.kill
+
+proof-online-retail proof-movielens-1m: proof-%: tools
+	$(BIN)/python -m tests.proofs.dataset $*
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy models
 
 clean:
 	rm -rf $(VENV) .edgepack $(OUT)

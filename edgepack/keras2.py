@@ -6,6 +6,7 @@ TF-MOT understands Keras 2 only (tf_keras); Keras 3 models are taken in by `conv
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -17,8 +18,8 @@ if "tensorflow" not in sys.modules:
 
 
 @contextlib.contextmanager
-def _no_native_stderr() -> Iterator[None]:
-    """Keep TensorFlow's C++ start-up chatter, which no log level stops, off the user's terminal."""
+def quiet() -> Iterator[None]:
+    """Keep what TensorFlow's C++ parts write to stderr, which no log level stops, off the user's terminal."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -29,13 +30,14 @@ def _no_native_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-with _no_native_stderr():
+with quiet():
     import tensorflow as tf
     import tf_keras as keras
 
     tf.config.list_physical_devices()
 
 tf.get_logger().setLevel("ERROR")
+warnings.filterwarnings("ignore", module="tensorflow")
 
 
 def deterministic(seed: int) -> None:
@@ -52,4 +54,4 @@ def converter_error() -> type[Exception]:
     return error
 
 
-__all__ = ["converter_error", "deterministic", "keras", "tf"]
+__all__ = ["converter_error", "deterministic", "keras", "quiet", "tf"]

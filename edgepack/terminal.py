@@ -57,18 +57,17 @@ class Terminal:
             self._line(what, done, total)
 
     def _draw(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
+        if self._is_new(what):
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
-            self._what = what
             self._bars.add_task(what, total=total or None)
         for task in self._bars.task_ids:
-            self._bars.update(task, completed=done, total=total or None)
+            self._bars.update(task, description=what, completed=done, total=total or None)
 
     def _line(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if what != self._what:
-            self._what, self._began = what, now
+        if self._is_new(what):
+            self._began = now
         elif now - self._spoke < _QUIET_S and done < (total or done + 1):
             return
         self._spoke = now
@@ -76,3 +75,9 @@ class Terminal:
         tail = f" {done}/{total}" if total else ""
         ending = f", about {eta_s:.0f} s left" if eta_s and eta_s >= 1 else ""
         self._console.print(f"{what}{tail}{ending}", markup=False, soft_wrap=True)
+
+    def _is_new(self, what: str) -> bool:
+        # "training sasrec: loss 6.2 …" goes on being "training sasrec".
+        work = what.partition(": ")[0]
+        known, self._what = self._what, work
+        return work != known

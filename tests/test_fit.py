@@ -16,6 +16,12 @@ from edgepack.train.settings import TrainingSettings
 
 V, LENGTH = 30, 6
 FAMILIES = {"sasrec": sasrec, "mf": mf, "neumf": neumf}
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Take progress and show nothing."""
+
+
 QUICK = {"batch_size": 32, "negatives": 12, "warmup_steps": 5, "learning_rate": 0.01, "validation_users": 40}
 
 
@@ -69,12 +75,19 @@ def test_a_killed_training_ends_with_the_bits_of_an_unbroken_one(family: str, tm
     whole, broken, resumed = _built(family), _built(family), _built(family)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    lines: list[str] = []
-    through = fit(whole, split, settings, work=tmp_path / "a", tell=lines.append)
+    told: list[tuple[str, int, int]] = []
+    through = fit(whole, split, settings, work=tmp_path / "a", tell=lambda *line: told.append(line))
     with pytest.raises(Killed):
-        fit(broken, split, settings, work=tmp_path / "b", tell=lines.append, callbacks=[KillInSecondEpoch()])
-    again = fit(resumed, split, settings, work=tmp_path / "b", tell=lines.append)
-    assert "going on after epoch 1" in lines
+        fit(
+            broken,
+            split,
+            settings,
+            work=tmp_path / "b",
+            tell=lambda *line: told.append(line),
+            callbacks=[KillInSecondEpoch()],
+        )
+    again = fit(resumed, split, settings, work=tmp_path / "b", tell=lambda *line: told.append(line))
+    assert ("going on after a finished epoch", 1, 3) in told
     assert _hash(whole.training) == _hash(resumed.training)
     assert _hash(whole.serving) == _hash(resumed.serving)
     assert [r["loss"] for r in through.records] == [r["loss"] for r in again.records]
@@ -88,7 +101,7 @@ def _loss(family: str) -> dict[str, str]:
 def test_sasrec_learns_what_follows_what(loss: str, tmp_path: Path) -> None:
     split, graphs = _rings(), _built("sasrec")
     settings = TrainingSettings(epochs=20, loss=loss, **QUICK)
-    history = fit(graphs, split, settings, work=tmp_path, tell=len)
+    history = fit(graphs, split, settings, work=tmp_path, tell=silent)
     assert history.records[-1]["loss"] < history.records[0]["loss"]
     scores = np.concatenate(list(predict(graphs.serving, padded(split.test.history, LENGTH))))
     hits = scores[:, 1:].argmax(axis=1) + 1 == split.test.targets.items
@@ -102,7 +115,7 @@ def test_any_keras_model_from_history_to_scores_can_be_trained(tmp_path: Path) -
     last = keras.layers.Embedding(V + 1, 8)(history)
     model = keras.Model(history, keras.layers.Dense(V + 1)(keras.layers.Flatten()(last)))
     settings = TrainingSettings(epochs=12, **QUICK)
-    records = fit_scores(model, split, settings, work=tmp_path, tell=len).records
+    records = fit_scores(model, split, settings, work=tmp_path, tell=silent).records
     assert records[-1]["valid_hr@10"] > 0.9
     assert records[-1]["cpu_s"] > records[0]["cpu_s"]
 
@@ -112,7 +125,7 @@ def test_the_best_epoch_or_the_last_remains_as_asked(tmp_path: Path) -> None:
     for keep in ("best", "last"):
         (tmp_path / keep).mkdir()
         settings = TrainingSettings(epochs=3, keep=keep, **QUICK)
-        history = fit(_built("mf"), split, settings, work=tmp_path / keep, tell=len)
+        history = fit(_built("mf"), split, settings, work=tmp_path / keep, tell=silent)
         ndcg = [record["valid_ndcg@10"] for record in history.records]
         assert history.kept_epoch == (int(np.argmax(ndcg)) + 1 if keep == "best" else 3)
 
@@ -125,16 +138,16 @@ def test_a_table_of_the_callers_own_is_what_the_loss_reads(tmp_path: Path) -> No
         reads.append(1)
         return graphs.training.get_layer("item_embedding").embeddings * 1.0
 
-    fit(graphs, split, TrainingSettings(epochs=1, **QUICK), work=tmp_path, tell=len, table=table)
+    fit(graphs, split, TrainingSettings(epochs=1, **QUICK), work=tmp_path, tell=silent, table=table)
     assert reads
 
 
 def test_other_settings_do_not_go_on_from_an_old_checkpoint(tmp_path: Path) -> None:
-    split, lines = _rings(), []
-    fit(_built("mf"), split, TrainingSettings(epochs=1, **QUICK), work=tmp_path, tell=len)
+    split, told = _rings(), []
+    fit(_built("mf"), split, TrainingSettings(epochs=1, **QUICK), work=tmp_path, tell=silent)
     other = TrainingSettings(epochs=1, seed=2, **QUICK)
-    history = fit(_built("mf"), split, other, work=tmp_path, tell=lines.append)
-    assert not any("going on" in line for line in lines)
+    history = fit(_built("mf"), split, other, work=tmp_path, tell=lambda *line: told.append(line))
+    assert not any("going on" in line[0] for line in told)
     assert len(history.records) == 1
     checkpoint.forget(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -143,14 +156,14 @@ def test_other_settings_do_not_go_on_from_an_old_checkpoint(tmp_path: Path) -> N
 def test_a_pair_model_refuses_a_loss_over_the_whole_catalogue(tmp_path: Path) -> None:
     settings = TrainingSettings(loss="full-softmax")
     with pytest.raises(ConfigError, match="full-softmax does not fit"):
-        fit(_built("neumf"), _rings(), settings, work=tmp_path, tell=len)
+        fit(_built("neumf"), _rings(), settings, work=tmp_path, tell=silent)
 
 
 def test_a_split_without_events_is_refused(tmp_path: Path) -> None:
     nobody = _sequences([[], []])
     empty = Split(nobody, EvaluationSet(nobody, nobody), EvaluationSet(nobody, nobody), V)
     with pytest.raises(DataError, match="no user has any events"):
-        fit(_built("mf"), empty, TrainingSettings(), work=tmp_path, tell=len)
+        fit(_built("mf"), empty, TrainingSettings(), work=tmp_path, tell=silent)
 
 
 def test_a_window_teaches_the_next_item_and_starts_from_nothing() -> None:

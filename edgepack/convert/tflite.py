@@ -10,7 +10,7 @@ from edgepack.convert import flatbuffer
 from edgepack.convert.float_scores import float_scores
 from edgepack.convert.portable import portable
 from edgepack.errors import ConvertError
-from edgepack.keras2 import converter_error, keras, tf
+from edgepack.keras2 import converter_error, keras, quiet, tf
 
 Calibration = NDArray[np.int32] | Mapping[str, NDArray[np.int32]]
 
@@ -39,7 +39,9 @@ def convert(serving: Any, format: str, *, length: int, calibration: Calibration)
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     FORMATS[format](converter, calibration)
     try:
-        model = flatbuffer.canonical(portable(converter.convert()))
+        with quiet():
+            converted = converter.convert()
+        model = flatbuffer.canonical(portable(converted))
     except (converter_error(), RuntimeError, ValueError) as error:
         raise _refused(serving.name, format, error) from error
     return float_scores(model) if format == "tflite-int8-f32scores" else model

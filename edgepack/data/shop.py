@@ -1,12 +1,13 @@
 """A seeded synthetic shop: the log that everything runs on when the user has none at hand.
 
 How it sells. Shoppers work on projects ("a birthday", "a new kitchen"): a basket walks along one project
-after another, and a project is an ordered list of things. Three in four are basics, the same for everybody;
-the fourth is a piece that exists in twelve styles, and each shopper keeps to one style, most of the time.
-Some lines are strays, some are things bought again, projects share basics and have seasons.
+after another, and a project is an ordered list of things. Every other thing is a basic, the same for
+everybody; between them stand pieces that come in twelve colours and, in turn, pieces that come in twelve
+sizes. Each shopper keeps to one colour and one size, most of the time. Some lines are strays, some are things
+bought again; projects share basics and have seasons.
 
-So what comes next depends on the line just before (where in the project) *and* on the shopper's style, which
-the last few lines, mostly basics, seldom show: a count of what follows what cannot join the two, a model
+So what comes next depends on the line just before (where in the project) *and* on the shopper's colour or
+size, which was last shown four lines ago or earlier: counting what follows what cannot join the two, a model
 that looks at the whole history can.
 
 How big the numbers are. Orders per shopper and lines per basket are log-normal, fitted to the quantiles of
@@ -35,10 +36,11 @@ _YEAR_S = 365 * 86_400
 _START_S = 1_704_067_200  # 2024-01-01 00:00 UTC
 
 _PROJECT_SKEW = 0.6
-_KEEPS_STYLE = 0.92
+_KEEPS_STYLE = 0.96
 _KEEPS_PROJECT = 0.90
-_BUYS_AGAIN = 0.15
+_BUYS_AGAIN = 0.12
 _SEASON_CHOICES = 2
+_KNOWN_PROJECTS = 50  # of each shopper; nobody shops the whole of a large catalogue
 
 
 class ShopStatistics(NamedTuple):
@@ -109,13 +111,14 @@ class _Shoppers(NamedTuple):
     basket_start: NDArray[np.int64]  # of each line: its user's lines before this basket
     time: NDArray[np.int64]
     style: NDArray[np.int64]  # colour and size, [users, 2]
+    projects: NDArray[np.int64]  # the ones that a shopper chooses from, [users, 50]
 
 
 def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) -> Events:
     """Return the log of one year: about 80 lines a shopper in time order, all clean.
 
     `items` is the size of the catalogue, 500 to 200,000; `users` defaults to 1.2 times that. An item's id
-    tells what it is: `basic-0012` or `piece-0034-style-05`. The arguments and nothing else decide the log.
+    tells what it is: `basic-0012` or `piece-0034-05`. The arguments and nothing else decide the log.
     Raises DataError when there are too few or too many items or users.
     """
     users = round(items * DEMO_USERS / DEMO_ITEMS) if users is None else users
@@ -128,7 +131,7 @@ def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) 
         )
     generator = np.random.default_rng(seed)
     shop = _planned(items, generator)
-    shoppers = _arrived(users, generator)
+    shoppers = _arrived(users, shop, generator)
     bought = _walked(shop, shoppers, generator)
     return _log(shop, shoppers, bought, generator)
 
@@ -150,7 +153,7 @@ def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.cumsum(weights) / weights.sum(), np.float64)
 
 
-def _arrived(users: int, generator: np.random.Generator) -> _Shoppers:
+def _arrived(users: int, shop: _Shop, generator: np.random.Generator) -> _Shoppers:
     orders = np.minimum(np.ceil(generator.lognormal(0.45, 1.31, users)), 60).astype(np.int64)
     sizes = np.clip(np.rint(generator.lognormal(np.log(16.5), 0.85, orders.sum())), 1, 150).astype(np.int64)
     owner = np.repeat(np.arange(users), orders)
@@ -170,6 +173,7 @@ def _arrived(users: int, generator: np.random.Generator) -> _Shoppers:
         np.repeat(begins - offsets[owner], sizes),
         _START_S + np.repeat(day_s.astype(np.int64), sizes) + 20 * within,
         generator.integers(0, _STYLES, (users, 2)),
+        np.searchsorted(shop.project_odds, generator.random((users, _KNOWN_PROJECTS))),
     )
 
 
@@ -183,9 +187,9 @@ def _walked(shop: _Shop, shoppers: _Shoppers, generator: np.random.Generator) ->
         line = shoppers.offsets[:active] + step
         earlier = shoppers.basket_start[line]
         again = (earlier > 0) & (generator.random(active) < _BUYS_AGAIN)
-        _advance(
-            shop, shoppers.time[line], step == earlier, ~again, project[:active], place[:active], generator
-        )
+        begins = _advance(step == earlier, ~again, place[:active])
+        known, time = shoppers.projects[:active][begins], shoppers.time[line[begins]]
+        project[:active][begins] = _chosen(shop, known, time, generator)
         new = _new_items(shop, shoppers.style[:active], project[:active], place[:active], generator)
         back = (generator.random(active) * earlier).astype(np.int64)
         bought[line] = np.where(again, bought[shoppers.offsets[:active] + back], new)
@@ -193,24 +197,24 @@ def _walked(shop: _Shop, shoppers: _Shoppers, generator: np.random.Generator) ->
 
 
 def _advance(
-    shop: _Shop,
-    time: NDArray[np.int64],
-    opens: NDArray[np.bool_],
-    moves: NDArray[np.bool_],
-    project: NDArray[np.int64],
-    place: NDArray[np.int64],
-    generator: np.random.Generator,
-) -> None:
-    """Move each shopper to the next thing of the project, or to the start of another (in place)."""
+    opens: NDArray[np.bool_], moves: NDArray[np.bool_], place: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Move shoppers on to the next thing (in place); return who is at the start of another project."""
     place += moves
     begins = (place >= len(_PATH)) | opens
-    # Of the projects that come to mind the one nearest to its season is taken.
-    minds = np.searchsorted(shop.project_odds, generator.random((len(time), _SEASON_CHOICES)))
+    place[begins] = 0
+    return begins
+
+
+def _chosen(
+    shop: _Shop, known: NDArray[np.int64], time: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the next project of each shopper: of two that they think of, the one nearer to its season."""
+    draws = generator.integers(0, _KNOWN_PROJECTS, (len(known), _SEASON_CHOICES))
+    minds = np.take_along_axis(known, draws, axis=1)
     now = (time - _START_S) % _YEAR_S / _YEAR_S
     away = np.abs((shop.season[minds] - now[:, None] + 0.5) % 1.0 - 0.5)
-    chosen = np.take_along_axis(minds, away.argmin(axis=1)[:, None], axis=1)[:, 0]
-    project[begins] = chosen[begins]
-    place[begins] = 0
+    return np.take_along_axis(minds, away.argmin(axis=1)[:, None], axis=1)[:, 0]
 
 
 def _new_items(
@@ -253,6 +257,4 @@ def _log(
 def _ids(shop: _Shop) -> NDArray[np.object_]:
     pieces = range(len(shop.paths) * _PIECES)
     basics = [f"basic-{number:04d}" for number in range(shop.basics)]
-    return np.array(
-        [*basics, *(f"piece-{p:04d}-style-{s:02d}" for p in pieces for s in range(_STYLES))], object
-    )
+    return np.array([*basics, *(f"piece-{p:04d}-{s:02d}" for p in pieces for s in range(_STYLES))], object)

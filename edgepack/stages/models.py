@@ -169,8 +169,8 @@ def _family_training(model: Model) -> dict[str, Any]:
     return training
 
 
-def _told(tell: Tell, title: str) -> Callable[[str], None]:
-    return lambda figures: tell(f"{title}: {figures}", 0, 0)
+def _told(tell: Tell, title: str) -> Tell:
+    return lambda figures, epoch, epochs: tell(f"{title}: {figures}", epoch, epochs)
 
 
 def compress(place: Place, split: Kept, model: Model, trained: Kept, recipe_name: str) -> Kept:

@@ -11,13 +11,12 @@ from edgepack.data.types import Split
 from edgepack.errors import ConfigError
 from edgepack.keras2 import deterministic, tf
 from edgepack.models.graphs import Graphs, transfer
+from edgepack.tools import Tell
 from edgepack.train import draw, losses
 from edgepack.train.loop import Job, train
 from edgepack.train.settings import History, TrainingSettings
 
 _CHUNK_ROWS = 256
-
-Tell = Callable[[str], None]
 
 
 def fit(

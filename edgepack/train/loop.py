@@ -13,6 +13,7 @@ from edgepack.data.types import Split, padded
 from edgepack.keras2 import keras, tf
 from edgepack.models.graphs import dropout_step
 from edgepack.store import digest_of
+from edgepack.tools import Tell
 from edgepack.train import checkpoint, validation
 from edgepack.train.draw import Draw
 from edgepack.train.settings import History, TrainingSettings
@@ -40,7 +41,7 @@ def train(
     settings: TrainingSettings,
     *,
     work: Path,
-    tell: Callable[[str], None],
+    tell: Tell,
     callbacks: Sequence[Any],
 ) -> History:
     """Train `job.model` in place and return what happened; goes on from what `work` holds."""
@@ -52,7 +53,7 @@ def train(
     if state.records:
         _put(job.model.variables, state.weights)
         _put(optimizer.variables, state.optimizer)
-        tell(f"going on after epoch {len(state.records)}")
+        tell("going on after a finished epoch", len(state.records), settings.epochs)
     _begin(callbacks, job.model, optimizer)
     step = _step_function(job, optimizer)
     users = validation.sample(split.valid, settings.validation_users, settings.seed)
@@ -66,7 +67,7 @@ def train(
         record = {"loss": loss, **quality, **clock.read()}
         state = _next_state(job.model, optimizer, state, record, settings)
         checkpoint.save(work, key, state)
-        tell(_line(epoch, settings.epochs, record))
+        tell(_figures(record), epoch + 1, settings.epochs)
     if settings.keep == "best" and state.best:
         _put(job.model.variables, state.best)
     return History(state.records, _best(state.records) + 1 if settings.keep == "best" else len(state.records))
@@ -149,10 +150,10 @@ def _key(job: Job, split: Split, settings: TrainingSettings) -> str:
     return digest_of([msgspec.to_builtins(settings), shapes, events])
 
 
-def _line(epoch: int, epochs: int, record: dict[str, float]) -> str:
+def _figures(record: dict[str, float]) -> str:
     return (
-        f"epoch {epoch + 1}/{epochs}: loss {record['loss']:.3f}, validation NDCG@10 "
-        f"{record['valid_ndcg@10']:.4f}, HR@10 {record['valid_hr@10']:.4f}, {record['cpu_s']:.0f} CPU s"
+        f"loss {record['loss']:.3f}, validation NDCG@10 {record['valid_ndcg@10']:.4f}, "
+        f"HR@10 {record['valid_hr@10']:.4f}, {record['cpu_s']:.0f} CPU s"
     )
 
 
