@@ -93,8 +93,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """One limit of a budget held against one figure. `margin` is the share of the limit left over."""
 
     limit: str
-    allowed: float
-    found: float | None
+    allowed: float | int
+    found: float | int | None
     margin: float | None
     status: Status
     provenance: Provenance

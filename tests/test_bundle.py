@@ -10,15 +10,18 @@ import pytest
 from click.testing import CliRunner
 
 from edgepack import checking
+from edgepack.budget import judge
 from edgepack.bundle import archive, card, goldens
 from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
 from edgepack.cli import cli
 from edgepack.errors import BundleError, ConfigError, MeasureError
 from edgepack.profiles import Budget
-from edgepack.results import Drop, Estimate, Number, Quality
+from edgepack.results import Drop, Estimate, Measurement, Number, Quality
 from tests.sample_result import sample_result
 
 ITEMS, LENGTH = 40, 6
+BUDGET = Budget(model_bytes=10)
+MEASUREMENT = Measurement(target="t", artifact_sha256="0", numbers=())
 
 
 def scores_of(histories: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -64,7 +67,7 @@ def manifest() -> Manifest:
             protocol="full catalogue",
         ),
         budget=Budget(model_bytes=10, instructions=2000, max_drop={"ndcg@10": 0.01}, min_overlap_at_10=0.8),
-        verdicts=(),
+        verdicts=judge(BUDGET, model_bytes=8, download_bytes=100, measurement=MEASUREMENT, quality=None),
         proof="64 users: byte-equal",
         why="fewest download bytes",
     )

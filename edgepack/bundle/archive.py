@@ -30,16 +30,15 @@ _GET_A_NEW_ONE = "Build it again with `edgepack build`, or fetch a fresh copy."
 
 
 class Bundle(NamedTuple):
-    """A verified bundle in memory; `members` maps file names to bytes, manifest and run record apart."""
+    """A verified bundle in memory; `members` maps file names to bytes, manifest and run record apart.
+
+    `content_hash` is the SHA-256 of the manifest as it stands in the file: it covers everything exact.
+    """
 
     manifest: Manifest
     run: RunRecord
     members: dict[str, bytes]
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 over everything exact."""
-        return content_hash(self.manifest)
+    content_hash: str
 
     @property
     def model(self) -> bytes:
@@ -87,7 +86,8 @@ def read(path: Path) -> Bundle:
         ) from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise BundleError(str(path), f"is not a bundle ({error})", remedy=_GET_A_NEW_ONE) from error
-    manifest = _decoded(path, MANIFEST, files.pop(MANIFEST, None), Manifest)
+    raw = files.pop(MANIFEST, None)
+    manifest = _decoded(path, MANIFEST, raw, Manifest)
     run = _decoded(path, RUN, files.pop(RUN, None), RunRecord)
     if manifest.schema_version != SCHEMA_VERSION:
         raise BundleError(
@@ -97,7 +97,7 @@ def read(path: Path) -> Bundle:
             remedy="Use the edgepack that wrote it, or build it again.",
         )
     _verify(path, manifest, files)
-    return Bundle(manifest, run, files)
+    return Bundle(manifest, run, files, hashlib.sha256(raw or b"").hexdigest())
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

@@ -41,9 +41,9 @@ def convert(serving: Any, format: str, *, length: int, calibration: Calibration)
     try:
         with quiet():
             converted = converter.convert()
-        model = flatbuffer.canonical(portable(converted))
     except (converter_error(), RuntimeError, ValueError) as error:
         raise _refused(serving.name, format, error) from error
+    model = flatbuffer.canonical(portable(converted))
     return float_scores(model) if format == "tflite-int8-f32scores" else model
 
 

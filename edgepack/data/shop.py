@@ -38,9 +38,9 @@ _START_S = 1_704_067_200  # 2024-01-01 00:00 UTC
 _PROJECT_SKEW = 0.6
 _KEEPS_STYLE = 0.96
 _KEEPS_PROJECT = 0.90
-_BUYS_AGAIN = 0.12
+_BUYS_AGAIN = 0.14
 _SEASON_CHOICES = 2
-_KNOWN_PROJECTS = 50  # of each shopper; nobody shops the whole of a large catalogue
+_KNOWN_PROJECTS = 30  # of each shopper of a large shop; the projects of a small one are all known
 
 
 class ShopStatistics(NamedTuple):
@@ -111,7 +111,7 @@ class _Shoppers(NamedTuple):
     basket_start: NDArray[np.int64]  # of each line: its user's lines before this basket
     time: NDArray[np.int64]
     style: NDArray[np.int64]  # colour and size, [users, 2]
-    projects: NDArray[np.int64]  # the ones that a shopper chooses from, [users, 50]
+    projects: NDArray[np.int64]  # the ones that a shopper chooses from, [users, n]
 
 
 def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) -> Events:
@@ -142,7 +142,7 @@ def _planned(items: int, generator: np.random.Generator) -> _Shop:
     basics = items - projects * _PIECES * _STYLES
     paths = np.empty((projects, len(_PATH)), np.int64)
     paths[:, _PATH > 0] = basics + np.arange(projects * _PIECES).reshape(projects, -1)
-    # Every basic is used, most in one project and some in several.
+    # Most basics belong to one project, some to several.
     slots = projects * int((_PATH == 0).sum())
     paths[:, _PATH == 0] = generator.permutation(np.arange(slots) % basics).reshape(projects, -1)
     odds = _cumulative(np.arange(1, projects + 1) ** -_PROJECT_SKEW)
@@ -166,6 +166,7 @@ def _arrived(users: int, shop: _Shop, generator: np.random.Generator) -> _Shoppe
     begins = np.cumsum(sizes) - sizes
     day_s = np.sort(generator.random(len(sizes)) + owner) % 1.0 * _YEAR_S
     within = np.arange(lines.sum()) - np.repeat(begins, sizes)
+    known = _KNOWN_PROJECTS + 8_000 // len(shop.paths)
     return _Shoppers(
         lines,
         offsets,
@@ -173,7 +174,7 @@ def _arrived(users: int, shop: _Shop, generator: np.random.Generator) -> _Shoppe
         np.repeat(begins - offsets[owner], sizes),
         _START_S + np.repeat(day_s.astype(np.int64), sizes) + 20 * within,
         generator.integers(0, _STYLES, (users, 2)),
-        np.searchsorted(shop.project_odds, generator.random((users, _KNOWN_PROJECTS))),
+        np.searchsorted(shop.project_odds, generator.random((users, known))),
     )
 
 
@@ -210,7 +211,7 @@ def _chosen(
     shop: _Shop, known: NDArray[np.int64], time: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """Return the next project of each shopper: of two that they think of, the one nearer to its season."""
-    draws = generator.integers(0, _KNOWN_PROJECTS, (len(known), _SEASON_CHOICES))
+    draws = generator.integers(0, known.shape[1], (len(known), _SEASON_CHOICES))
     minds = np.take_along_axis(known, draws, axis=1)
     now = (time - _START_S) % _YEAR_S / _YEAR_S
     away = np.abs((shop.season[minds] - now[:, None] + 0.5) % 1.0 - 0.5)
