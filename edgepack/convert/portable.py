@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from edgepack.convert import flatbuffer
 
@@ -24,8 +25,8 @@ _ANY_SCALE = ("FULLY_CONNECTED", "EXP", "ADD", "MUL")
 def portable(model: bytes) -> bytes:
     """Return the file with the same meaning and int8 results that every processor agrees on.
 
-    BATCH_MATMUL to int8 becomes one to int32, whose sums are exact, and a rounding to int8 of its own; its
-    operands get the zero point 0 that this takes. SOFTMAX becomes LOG_SOFTMAX and EXP, two look-ups. A
+    BATCH_MATMUL to int8 becomes one to int32, whose sums are exact (up to 2^24: 1,032 terms) and followed
+    by a rounding of its own; its operands move to zero point 0. SOFTMAX becomes LOG_SOFTMAX and EXP. A
     file that has neither in int8 comes back as it is.
     """
     read_model = flatbuffer.read(model)
@@ -58,55 +59,110 @@ def _softmax_by_logarithm(model: Any, graph: Any, softmax: Any) -> None:
 
 def _exact_matmul(model: Any, graph: Any, matmul: Any) -> None:
     made = int(matmul.outputs[0])
-    matmul.inputs = np.array([_symmetric(model, graph, int(i), matmul) for i in matmul.inputs], np.int32)
-    unit = float(np.prod([graph.tensors[i].quantization.scale[0] for i in matmul.inputs], dtype=np.float64))
+    left, right = (graph.tensors[int(index)] for index in matmul.inputs)
+    is_one_sided = _zero_point(left) == -128 and not matmul.builtinOptions.adjX
+    if is_one_sided:
+        _halve(model, graph, matmul)
+    else:
+        _requantize(model, graph, matmul, 0, *_symmetric(left))
+    _requantize(model, graph, matmul, 1, *_symmetric(right))
+    left, right = (graph.tensors[int(index)] for index in matmul.inputs)
+    unit = float(np.float64(_scale(left)) * _scale(right))
     sums = _tensor(graph, made, b"_sums", _Type.INT32, unit)
-    matmul.outputs, matmul.opcodeIndex = np.array([sums], np.int32), _code(model, _Code.BATCH_MATMUL, 3)
+    matmul.outputs = _indices(sums)
+    operators = [matmul]
+    if is_one_sided:
+        other_half, sums = _other_half(model, graph, matmul, unit)
+        operators += other_half
+    _replace(graph, matmul, *operators, *_rounding(model, graph, sums, made, unit))
 
-    # Rounded in units of one product, then said to be `unit` times that: 1 is the only factor that an int8
-    # MUL takes exactly. QUANTIZE from int32 does it in one step and 20 times the instructions.
-    quantization = graph.tensors[made].quantization
-    scale, zero_point = float(quantization.scale[0]) / unit, int(quantization.zeroPoint[0])
+
+def _halve(model: Any, graph: Any, matmul: Any) -> None:
+    """Take half of its greatest value off the left operand, which has one sign, as attention weights do.
+
+    At zero point 0 it would have 128 levels, so as a difference from the middle it keeps 255. The zero
+    point itself must not say so: runtimes disagree on whether a product to int32 heeds it.
+    """
+    scale = _scale(graph.tensors[int(matmul.inputs[0])]) * 255 / 254
+    _requantize(model, graph, matmul, 0, scale, -127)
+    whole = int(matmul.inputs[0])
+    scale = _scale(graph.tensors[whole])
+    half = _constant(model, graph, np.full((), -127, np.int8), scale)
+    less = _tensor(graph, whole, b"_less", _Type.INT8, scale)
+    subtract = _operator(model, _Code.ADD, 2, [whole, half], less, schema.AddOptionsT())
+    _replace(graph, matmul, subtract, matmul)
+    matmul.inputs = _indices(less, matmul.inputs[1])
+
+
+def _other_half(model: Any, graph: Any, matmul: Any, unit: float) -> tuple[list[Any], int]:
+    """Return operators that add what `_halve` left out, and the tensor that they make.
+
+    sum l r = sum (l - h) r + h sum r, and the last term is the same for all rows of the left operand.
+    """
+    left, right = (graph.tensors[int(index)] for index in matmul.inputs)
+    made = int(matmul.outputs[0])
+    row = _constant(model, graph, np.full((1, left.shape[-1]), 127, np.int8), _scale(left))
+    rest = _tensor(graph, made, b"_rest", _Type.INT32, unit)
+    graph.tensors[rest].shape = _indices(*right.shape[:-2], 1, graph.tensors[made].shape[-1])
+    of_row = copy.copy(matmul)
+    of_row.inputs, of_row.outputs = _indices(row, matmul.inputs[1]), _indices(rest)
+    whole = _tensor(graph, made, b"_whole", _Type.INT32, unit)
+    add = _operator(model, _Code.ADD, 1, [made, rest], whole, schema.AddOptionsT())
+    return [of_row, add], whole
+
+
+def _rounding(model: Any, graph: Any, sums: int, made: int, unit: float) -> list[Any]:
+    """Return operators that round int32 `sums`, which count units, to the int8 tensor `made`.
+
+    They round counts, then say that a count is worth `unit`: times 1 is what an int8 MUL does exactly.
+    QUANTIZE from int32 would do it in one step and twenty times the instructions.
+    """
+    scale, zero_point = _scale(graph.tensors[made]) / unit, _zero_point(graph.tensors[made])
     exact = _tensor(graph, made, b"_exact", _Type.FLOAT32)
-    rounded = _tensor(graph, made, b"_rounded", _Type.INT8, scale, zero_point)
+    counts = _tensor(graph, made, b"_counts", _Type.INT8, scale, zero_point)
+    one = _constant(model, graph, np.ones((), np.int8), unit)
     cast = schema.CastOptionsT()
     cast.inDataType, cast.outDataType = _Type.INT32, _Type.FLOAT32
-    _replace(
-        graph,
-        matmul,
-        matmul,
+    return [
         _operator(model, _Code.CAST, 1, [sums], exact, cast),
-        _operator(model, _Code.QUANTIZE, 1, [exact], rounded),
-        _operator(model, _Code.MUL, 2, [rounded, _one(model, graph, unit)], made, schema.MulOptionsT()),
-    )
+        _operator(model, _Code.QUANTIZE, 1, [exact], counts),
+        _operator(model, _Code.MUL, 2, [counts, one], made, schema.MulOptionsT()),
+    ]
 
 
-def _symmetric(model: Any, graph: Any, index: int, user: Any) -> int:
-    """Return the tensor `index`, or what holds its values for `user`, with zero point 0."""
+def _symmetric(tensor: Any) -> tuple[float, int]:
+    """Return the scale and zero point 0 at which all of the tensor's 256 values have a place."""
+    zero_point = _zero_point(tensor)
+    return _scale(tensor) * max(127 - zero_point, 128 + zero_point) / 127, 0
+
+
+def _requantize(model: Any, graph: Any, user: Any, position: int, scale: float, zero_point: int) -> None:
+    """Give an input of `user` another scale and zero point.
+
+    Where it is made for `user` alone it is made so; else a QUANTIZE goes in between.
+    """
+    index = int(user.inputs[position])
     tensor = graph.tensors[index]
-    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
-    if zero_point == 0:
-        return index
-    symmetric = scale * max(127 - zero_point, 128 + zero_point) / 127
-    made_by = [o for o in graph.operators if index in o.outputs]
+    if _zero_point(tensor) == zero_point:
+        return
+    made_by = [flatbuffer.operator_name(model, o) for o in graph.operators if index in o.outputs]
     used_by = [o for o in graph.operators if index in o.inputs]
-    if made_by and flatbuffer.operator_name(model, made_by[0]) in _ANY_SCALE and len(used_by) == 1:
-        _quantize(tensor, symmetric, 0)
-        return index
-    centred = _tensor(graph, index, b"_centred", _Type.INT8, symmetric)
-    _replace(graph, user, _operator(model, _Code.QUANTIZE, 2, [index], centred), user)
-    return centred
+    if len(used_by) == 1 and made_by and made_by[0] in _ANY_SCALE:
+        _quantize(tensor, scale, zero_point)
+        return
+    moved = _tensor(graph, index, b"_moved", _Type.INT8, scale, zero_point)
+    _replace(graph, user, _operator(model, _Code.QUANTIZE, 2, [index], moved), user)
+    user.inputs = _indices(*(moved if at == position else i for at, i in enumerate(user.inputs)))
 
 
-def _one(model: Any, graph: Any, unit: float) -> int:
-    """Return a constant that is 1 x `unit`."""
+def _constant(model: Any, graph: Any, values: NDArray[np.int8], scale: float) -> int:
     buffer = schema.BufferT()
-    buffer.data = np.ones(1, np.uint8)
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
     tensor = schema.TensorT()
-    tensor.name, tensor.type, tensor.shape = b"unit", _Type.INT8, np.zeros(0, np.int32)
-    tensor.buffer = len(model.buffers) - 1
-    _quantize(tensor, unit, 0)
+    tensor.name, tensor.type = b"portable", _Type.INT8
+    tensor.shape, tensor.buffer = _indices(*values.shape), len(model.buffers) - 1
+    _quantize(tensor, scale, 0)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 
@@ -116,6 +172,7 @@ def _tensor(
 ) -> int:
     tensor = copy.copy(graph.tensors[like])
     tensor.name, tensor.type, tensor.buffer, tensor.quantization = tensor.name + suffix, kind, 0, None
+    tensor.shapeSignature = None
     if scale is not None:
         _quantize(tensor, scale, zero_point)
     graph.tensors.append(tensor)
@@ -128,12 +185,24 @@ def _quantize(tensor: Any, scale: float, zero_point: int) -> None:
     tensor.quantization.zeroPoint = np.array([zero_point], np.int64)
 
 
+def _scale(tensor: Any) -> float:
+    return float(tensor.quantization.scale[0])
+
+
+def _zero_point(tensor: Any) -> int:
+    return int(tensor.quantization.zeroPoint[0])
+
+
+def _indices(*tensors: int) -> Any:
+    return np.array(tensors, np.int32)
+
+
 def _operator(
     model: Any, code: int, version: int, inputs: list[int], output: int, options: Any = None
 ) -> Any:
     operator = schema.OperatorT()
     operator.opcodeIndex = _code(model, code, version)
-    operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+    operator.inputs, operator.outputs = _indices(*inputs), _indices(output)
     if options is not None:
         kind = type(options).__name__.removesuffix("T")
         operator.builtinOptions = options
