@@ -123,15 +123,18 @@ def render(results: list[Checked], as_json: bool) -> str:
 def _rendered(result: Checked) -> str:
     head = f"{result.path} ({result.target}): {'within budget' if result.passes else 'NOT within budget'}\n"
     rows: list[tuple[str, ...]] = [("limit", "allowed", "found", "verdict", "provenance")]
-    rows += [
-        (v.limit, f"{v.allowed:,}", "—" if v.found is None else f"{v.found:,.6g}", v.status, v.provenance)
-        for v in result.verdicts
-    ]
+    rows += [(v.limit, _figure(v.allowed), _figure(v.found), v.status, v.provenance) for v in result.verdicts]
     tail = f"goldens: {result.goldens}\n"
     for name, (old, new) in result.changes.items():
         change = f" ({(new - old) / old:+.1%})" if old else ""
-        tail += f"{name}: {old:,.6g} → {new:,.6g}{change}\n"
+        tail += f"{name}: {_figure(old)} → {_figure(new)}{change}\n"
     return head + columns(rows) + tail
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "—"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
 
 
 def write_junit(results: list[Checked], path: Path) -> None:

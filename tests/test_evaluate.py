@@ -1,4 +1,4 @@
-"""Ranking metrics against hand computation and brute force; the paired bootstrap and its gate."""
+"""Ranking metrics against hand computation and brute force; the paired bootstrap."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from edgepack.data.types import EvaluationSet, Sequences
 from edgepack.errors import MeasureError
-from edgepack.evaluate.paired import drop, estimate, gate
+from edgepack.evaluate.paired import drop, estimate
 from edgepack.evaluate.ranking import UNRANKED, evaluate, overlap, ranks, top_k
-from edgepack.results import Drop
 
 
 def sequences(*rows: list[int]) -> Sequences:
@@ -173,13 +172,3 @@ def test_a_drop_without_users_with_nan_or_of_a_dead_model_is_refused():
         drop("mrr", some, np.ones(2), seed=0)
     with pytest.raises(MeasureError, match="the float model scores 0"):
         drop("mrr", np.zeros(3), some, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("value", "upper", "passes"),
-    [(0.01, 0.03, True), (0.011, 0.012, False), (0.0, 0.031, False), (-0.2, -0.1, True)],
-)
-def test_the_gate_needs_the_point_within_budget_and_the_bound_within_two_points_more(
-    value: float, upper: float, passes: bool
-):
-    assert gate(Drop(metric="ndcg@10", value=value, upper=upper, low=value, high=upper), 0.01) is passes

@@ -1,4 +1,4 @@
-"""Intervals and gates: bootstrap over users, float model and candidate on the same resampled users.
+"""Intervals: bootstrap over users, float model and candidate on the same resampled users.
 
 Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, percentile intervals.
 """
@@ -10,9 +10,6 @@ from edgepack.errors import MeasureError
 from edgepack.results import Drop, Estimate
 
 RESAMPLES = 2_000
-UPPER_BOUND_MARGIN = 0.02
-"""How far the one-sided 95 % bound of a drop may lie above the budget."""
-
 _BLOCK = 1 << 22
 """Resampled values held in memory at once."""
 
@@ -51,11 +48,6 @@ def drop(
     low, upper, high = np.percentile(losses, [2.5, 95.0, 97.5])
     point = 1.0 - float(candidate_per_user.mean()) / float(float_per_user.mean())
     return Drop(metric=metric, value=point, upper=float(upper), low=float(low), high=float(high))
-
-
-def gate(found: Drop, budget: float) -> bool:
-    """Whether the drop holds the budget: the point within it, the upper bound within it plus 0.02."""
-    return found.value <= budget and found.upper <= budget + UPPER_BOUND_MARGIN
 
 
 def _check(per_user: NDArray[np.float64]) -> None:
