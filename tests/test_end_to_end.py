@@ -18,7 +18,7 @@ from edgepack.runtimes.chromium import FLAGS
 from edgepack.runtimes.static_server import serve
 from edgepack.tools import web
 from tests.proofs.kill import CONFIG
-from tests.readme import README
+from tests.readme import README, ROOT
 from tests.test_web import RUNTIME_FILES, SAMPLE_APP
 from tests.test_web import _opened as opened
 
@@ -160,19 +160,26 @@ def test_the_readme_library_example_runs(built: Path) -> None:
 
 
 def test_70_000_items_work(tmp_path: Path) -> None:
-    config = CONFIG.replace("items = 500", "items = 70_000").replace('["qat"]', '["ptq"]')
-    config = config.replace(
-        'names = ["android-arm64-low", "web-wasm-desktop"]', 'names = ["android-arm64-mid"]'
-    )
-    config = config.replace("epochs = 4", "epochs = 1")
+    rows = (f"u{user},i{user * 175 + place},{place}" for user in range(400) for place in range(175))
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    config = CONFIG.replace("[data.shop]\nitems = 500\nusers = 300\n", '[data]\npath = "log.csv"\n')
+    config = config.replace("epochs = 4", "epochs = 1").replace('["qat"]', '["ptq"]')
+    config = config.replace("[targets]", '[targets]\nfolder = "devices"').replace("max_drop", "# max_drop")
     (tmp_path / "edgepack.toml").write_text(config)
-    edgepack(tmp_path, "build")
+    # Nobody can rank items that one user alone ever took, so this target of our own has no drop limit.
+    profile = (ROOT / "targets" / "android-arm64-mid.toml").read_text()
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "my-phone.toml").write_text(profile.replace("max_drop", "# max_drop"))
+    edgepack(tmp_path, "build", "-t", "my-phone")
     (target,) = report(tmp_path).targets
     bundle = archive.read(tmp_path / "out" / str(target.bundle))
-    top = [item for case in bundle.goldens.cases for item in case.top_k]
-    assert bundle.manifest.contract.item_count > 2**15
-    assert len(msgspec.json.decode(bundle.members["vocabulary.json"])) == report(tmp_path).data.items + 1
-    assert max(item for case in bundle.goldens.random for item in case.history) > 2**15 or max(top) > 2**15
+    assert bundle.manifest.contract.item_count == 70_000
+    cases = (*bundle.goldens.cases, *bundle.goldens.random)
+    assert max(item for case in cases for item in case.history) > 2**16
+    assert max(item for case in cases for item in case.top_k) > 2**16
+    assert msgspec.json.decode(edgepack(tmp_path, "check", f"out/{target.bundle}", "--json").stdout)[0][
+        "passes"
+    ]
 
 
 @pytest.mark.parametrize(
