@@ -82,8 +82,8 @@ class AttentionCore(_Weightless, keras.layers.Layer):  # type: ignore[misc]
 
     `reach` says what a query may see beside padding: "strict" hides the future outright (training),
     "soft" by MASK_LOGIT (serving: quantized logits keep their resolution), "all" hides nothing (the
-    query is the last position). `int8_weights` rounds the softmax to the 1/256 grid that TFLite's
-    int8 SOFTMAX always has, so that quantization-aware training can get used to it.
+    query is the last position). `int8_weights` rounds the softmax to 256 steps of 1/256, about
+    what an int8 file has for it, so that quantization-aware training can get used to them.
     """
 
     def __init__(self, heads: int, reach: str, int8_weights: bool = False, **kwargs: Any) -> None:
@@ -133,7 +133,7 @@ class LayerNorm(_Weightless, keras.layers.LayerNormalization):  # type: ignore[m
     """LayerNormalization over the last axis, computed as (x - mean) / deviation * gamma + beta.
 
     Keras computes x * (gamma / deviation) + (beta - mean * (gamma / deviation)), whose int8 form costs an
-    ARM core six times the instructions: SQUARED_DIFFERENCE and `beta - ...` have no vectorized kernels.
+    ARM core five times the instructions: SQUARED_DIFFERENCE has no vectorized kernel there.
     """
 
     def call(self, x: Any) -> Any:

@@ -130,7 +130,7 @@ def _wrapper(layer: Any, scheme: LayerScheme) -> Any:
 
 def _int8_config(layer: Any) -> dict[str, Any]:
     config: dict[str, Any] = layer.get_config()
-    # TFLite's int8 SOFTMAX always gives steps of 1/256: training has to live with them.
+    # An int8 file has steps of about 1/256 for attention weights: training has to live with them.
     return {**config, "int8_weights": True} if isinstance(layer, AttentionCore) else config
 
 

@@ -267,3 +267,15 @@ def operator_name(model: Any, operator: Any) -> str:
 
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
+
+
+def operator_code(model: Any, builtin: int, version: int) -> int:
+    """Return the index of a builtin operator's code in `version`, added where it is missing."""
+    for index, code in enumerate(model.operatorCodes):
+        if (code.builtinCode, code.version) == (builtin, version):
+            return index
+    code = schema.OperatorCodeT()
+    # Readers from before builtin codes grew past 127 look into the narrow field.
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

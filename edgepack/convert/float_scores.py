@@ -38,12 +38,13 @@ def float_scores(model: bytes) -> bytes:
     tail = _tail(read_model, graph)
     _require_one_scale(graph.tensors[tail.scoring.inputs[1]])
 
-    opened = _add_float_tensor(graph, int(tail.scoring.inputs[0]))
+    opened = _add_float_tensor(graph, int(tail.scoring.inputs[0]), b"hidden_float32")
     dequantize = schema.OperatorT()
     dequantize.opcodeIndex = tail.dequantize.opcodeIndex
     dequantize.inputs, dequantize.outputs = _indices(tail.scoring.inputs[0]), _indices(opened)
 
-    tail.scoring.inputs = _indices(opened, *tail.scoring.inputs[1:])
+    apart, breaker = _tie_breaker(read_model, graph, opened)
+    tail.scoring.inputs = _indices(apart, *tail.scoring.inputs[1:])
     _bias_to_float(read_model, graph, tail.scoring)
     _to_hybrid(read_model, tail.scoring)
     for operator in (tail.scoring, *tail.passing):
@@ -54,7 +55,8 @@ def float_scores(model: bytes) -> bytes:
     last = tail.passing[-1] if tail.passing else tail.scoring
     last.outputs = tail.dequantize.outputs
 
-    graph.operators.insert(graph.operators.index(tail.scoring), dequantize)
+    at = graph.operators.index(tail.scoring)
+    graph.operators[at:at] = [dequantize, breaker]
     graph.operators.remove(tail.dequantize)
     return flatbuffer.write(read_model)
 
@@ -90,12 +92,37 @@ def _require_one_scale(weights: Any) -> None:
         )
 
 
-def _add_float_tensor(graph: Any, like: int) -> int:
+def _add_float_tensor(graph: Any, like: int, name: bytes) -> int:
     tensor = copy.copy(graph.tensors[like])
-    tensor.name = b"hidden_float32"
+    tensor.name = name
     _to_float(tensor)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def _tie_breaker(model: Any, graph: Any, hidden: int) -> tuple[int, Any]:
+    """Return a tensor that holds `hidden`, each column up by less than 1/256, and the MUL that makes it.
+
+    Values off an int8 grid lie half-way between two steps of the hybrid layer's own grid time and again.
+    LiteRT rounds such ties down or up by the processor (with dot products other kernels run), and a
+    score then moves by some thousandths of the range. Columns that are scaled apart hardly ever tie.
+    """
+    width = graph.tensors[hidden].shape[-1]
+    # Multiples of the golden ratio spread evenly, however many there are.
+    spread = np.arange(1, width + 1) * (np.sqrt(5) - 1) / 2 % 1
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer((1 + spread / 256).astype(np.float32).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    factors = _add_float_tensor(graph, hidden, b"tie_breaker")
+    graph.tensors[factors].buffer = len(model.buffers) - 1
+    graph.tensors[factors].shape = _indices(width)
+    apart = _add_float_tensor(graph, hidden, b"hidden_without_ties")
+    multiply = schema.OperatorT()
+    multiply.opcodeIndex = flatbuffer.operator_code(model, schema.BuiltinOperator.MUL, 1)
+    multiply.inputs, multiply.outputs = _indices(hidden, factors), _indices(apart)
+    multiply.builtinOptions = schema.MulOptionsT()
+    multiply.builtinOptionsType = schema.BuiltinOptions.MulOptions
+    return apart, multiply
 
 
 def _to_float(tensor: Any) -> None:
@@ -124,13 +151,7 @@ def _to_hybrid(model: Any, scoring: Any) -> None:
 
 def _with_version(model: Any, index: int, version: int) -> int:
     """Return the index of operator code `index` in `version`, added where it is missing."""
-    for other, code in enumerate(model.operatorCodes):
-        if code.builtinCode == model.operatorCodes[index].builtinCode and code.version == version:
-            return other
-    code = copy.copy(model.operatorCodes[index])
-    code.version = version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
+    return flatbuffer.operator_code(model, model.operatorCodes[index].builtinCode, version)
 
 
 def _indices(*tensors: Any) -> Any:

@@ -66,6 +66,7 @@ def _exact_matmul(model: Any, graph: Any, matmul: Any) -> None:
     else:
         _requantize(model, graph, matmul, 0, *_symmetric(left))
     _requantize(model, graph, matmul, 1, *_symmetric(right))
+    _transpose_right(model, graph, matmul)
     left, right = (graph.tensors[int(index)] for index in matmul.inputs)
     unit = float(np.float64(_scale(left)) * _scale(right))
     sums = _tensor(graph, made, b"_sums", _Type.INT32, unit)
@@ -92,6 +93,22 @@ def _halve(model: Any, graph: Any, matmul: Any) -> None:
     subtract = _operator(model, _Code.ADD, 2, [whole, half], less, schema.AddOptionsT())
     _replace(graph, matmul, subtract, matmul)
     matmul.inputs = _indices(less, matmul.inputs[1])
+
+
+def _transpose_right(model: Any, graph: Any, matmul: Any) -> None:
+    """Hand the right operand over by columns; BATCH_MATMUL itself transposes at six times the price."""
+    if matmul.builtinOptions.adjY:
+        return
+    index = int(matmul.inputs[1])
+    tensor = graph.tensors[index]
+    axes = [*range(len(tensor.shape) - 2), len(tensor.shape) - 1, len(tensor.shape) - 2]
+    columns = _tensor(graph, index, b"_columns", _Type.INT8, _scale(tensor))
+    graph.tensors[columns].shape = _indices(*(tensor.shape[axis] for axis in axes))
+    permutation = _constant(model, graph, _indices(*axes))
+    options = schema.TransposeOptionsT()
+    transpose = _operator(model, _Code.TRANSPOSE, 2, [index, permutation], columns, options)
+    _replace(graph, matmul, transpose, matmul)
+    matmul.inputs, matmul.builtinOptions.adjY = _indices(matmul.inputs[0], columns), True
 
 
 def _other_half(model: Any, graph: Any, matmul: Any, unit: float) -> tuple[list[Any], int]:
@@ -155,14 +172,16 @@ def _requantize(model: Any, graph: Any, user: Any, position: int, scale: float, 
     user.inputs = _indices(*(moved if at == position else i for at, i in enumerate(user.inputs)))
 
 
-def _constant(model: Any, graph: Any, values: NDArray[np.int8], scale: float) -> int:
+def _constant(model: Any, graph: Any, values: NDArray[Any], scale: float | None = None) -> int:
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
     tensor = schema.TensorT()
-    tensor.name, tensor.type = b"portable", _Type.INT8
+    tensor.name, tensor.type = b"portable", _Type.INT32
     tensor.shape, tensor.buffer = _indices(*values.shape), len(model.buffers) - 1
-    _quantize(tensor, scale, 0)
+    if scale is not None:
+        tensor.type = _Type.INT8
+        _quantize(tensor, scale, 0)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 
@@ -201,24 +220,13 @@ def _operator(
     model: Any, code: int, version: int, inputs: list[int], output: int, options: Any = None
 ) -> Any:
     operator = schema.OperatorT()
-    operator.opcodeIndex = _code(model, code, version)
+    operator.opcodeIndex = flatbuffer.operator_code(model, code, version)
     operator.inputs, operator.outputs = _indices(*inputs), _indices(output)
     if options is not None:
         kind = type(options).__name__.removesuffix("T")
         operator.builtinOptions = options
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
     return operator
-
-
-def _code(model: Any, builtin: int, version: int) -> int:
-    """Return the index of an operator code, added where it is missing."""
-    for index, code in enumerate(model.operatorCodes):
-        if (code.builtinCode, code.version) == (builtin, version):
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def _replace(graph: Any, old: Any, *new: Any) -> None:
