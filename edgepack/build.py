@@ -33,7 +33,7 @@ from edgepack.results import (
     Quality,
     TargetResult,
 )
-from edgepack.runtimes.engines import host_engine
+from edgepack.runtimes.engines import device_engine, host_engine
 from edgepack.stages import Place, artifacts, figures, logs, models, versions
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
@@ -222,7 +222,15 @@ class _Build:
                 dropped.append(found)
             else:
                 contenders.append(found)
-        choice = ship.choose(self.place, self.split, profile, contenders, self.planned.config.prefer)
+        choice = ship.choose(
+            self.place,
+            self.split,
+            self._shipment(),
+            profile,
+            contenders,
+            self.planned.config.prefer,
+            partial(self._ranked_on_target, profile),
+        )
         packed = None
         if choice.contender is not None:
             budget = self.planned.budgets[profile.name]
@@ -230,7 +238,7 @@ class _Build:
         else:
             # A bundle of an earlier build would look like this one's.
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
-        return ship.result_of(profile, contenders, dropped, choice, packed)
+        return ship.result_of(profile, dropped, choice, packed)
 
     def prepare(self) -> None:
         """Make every artifact, TensorFlow's work one by one; then let host processes work side by side.
@@ -271,6 +279,11 @@ class _Build:
         candidate = self._judged(profile, made, quality, timed)
         self.rows.setdefault((recipe, format), _recipe_row(candidate))
         return ship.Contender(candidate, made)
+
+    def _ranked_on_target(self, profile: Profile, contender: ship.Contender) -> ship.Contender:
+        engine = device_engine(profile)
+        quality = figures.quality(self.place, self.split, self.reference, contender.made, engine)
+        return ship.Contender(self._judged(profile, contender.made, quality, timed=True), contender.made)
 
     def _judged(self, profile: Profile, made: Kept, quality: Quality, timed: bool) -> Candidate:
         artifact, _ = figures.file_of(made)

@@ -2,6 +2,7 @@
 
 import platform
 import zlib
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,12 +36,17 @@ class Contender(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What ships to a target: None with the reason in `why` when nothing may."""
+    """What ships to a target: None with the reason in `why` when nothing may.
+
+    `contenders` are all that were given, with their last figures.
+    """
 
     contender: Contender | None
     proof: Proof | None
+    goldens: bytes
     why: str
     dropped: tuple[Dropped, ...]
+    contenders: tuple[Contender, ...]
 
 
 def runtime_files(profile: Profile) -> list[Path]:
@@ -73,39 +79,85 @@ def wall_clock(verdict: Verdict) -> bool:
     return verdict.limit in ("latency_ms", "load_ms")
 
 
-def choose(place: Place, split: Kept, profile: Profile, contenders: list[Contender], prefer: str) -> Choice:
-    """Return the cheapest contender whose exact figures hold its budget and hold on the target itself."""
+def choose(
+    place: Place,
+    split: Kept,
+    shipment: "Shipment",
+    profile: Profile,
+    contenders: Sequence[Contender],
+    prefer: str,
+    ranked_on_target: Callable[[Contender], Contender],
+) -> Choice:
+    """Return the cheapest contender whose exact figures hold its budget and hold on the target itself.
+
+    `ranked_on_target` judges a contender again with all users ranked by the target's own engine: the way
+    out for one whose answers there are not the host's to the digit, and yet the same lists.
+    """
+    latest = list(contenders)
     dropped: list[Dropped] = []
+
+    def choice(contender: Contender | None, proof: Proof | None, cases: bytes, why: str) -> Choice:
+        return Choice(contender, proof, cases, why, tuple(dropped), tuple(latest))
+
     for contender in sorted(contenders, key=lambda c: _cost(c.candidate, prefer)):
-        candidate = contender.candidate
-        if not all(v.status == "within" for v in candidate.verdicts if not wall_clock(v)):
+        if not _holds(contender.candidate):
             continue
-        host = host_engine(profile)
-        proof = prove(place, split, contender.made, profile, host)
-        if not proof.failure:
-            return _chosen(contender, proof, len(contenders), prefer, dropped)
-        dropped.append(
-            Dropped(
-                recipe=candidate.artifact.recipe,
-                format=candidate.artifact.format,
-                runtime=device_engine(profile).name,
-                reason=f"its quality on the host does not hold on the target: {proof.failure}",
-            )
-        )
-    return Choice(None, None, _why_none(contenders, dropped), tuple(dropped))
+        proof = prove(place, split, contender.made, profile, host_engine(profile))
+        if proof.failure and proof.overlap_at_10 >= goldens.RANDOM_OVERLAP:
+            again = ranked_on_target(contender)
+            latest[latest.index(contender)] = contender = again
+            proof = _replaced(proof, again, device_engine(profile).name)
+        reason = proof.failure
+        if not reason:
+            try:
+                cases = _goldens(place, split, shipment, profile, contender.made, proof)
+            except MeasureError as error:
+                reason = str(error)
+            else:
+                why = _why_not_now(contender) or _why(contender, len(contenders), prefer)
+                shipped = None if _why_not_now(contender) else contender
+                return choice(shipped, proof, cases, why)
+        dropped.append(_not_shipped(contender, profile, reason))
+    return choice(None, None, b"", _why_none(latest, dropped))
 
 
-def _chosen(contender: Contender, proof: Proof, count: int, prefer: str, dropped: list[Dropped]) -> Choice:
-    late = [v for v in contender.candidate.verdicts if wall_clock(v) and v.status != "within"]
-    if late:
-        reasons = "; ".join(f"{v.limit} {v.status} ({_found(v)})" for v in late)
-        artifact = contender.candidate.artifact
-        why = f"the cheapest that keeps the ranking is {artifact.recipe} {artifact.format}, but {reasons}"
-        return Choice(None, proof, why, tuple(dropped))
-    cheapest = "fewest download bytes" if prefer == "download" else "fewest instructions"
-    return Choice(
-        contender, proof, f"{cheapest} of the candidates within budget ({count} measured)", tuple(dropped)
+def _holds(candidate: Candidate) -> bool:
+    return all(v.status == "within" for v in candidate.verdicts if not wall_clock(v))
+
+
+def _replaced(proof: Proof, again: Contender, engine: str) -> Proof:
+    users = again.candidate.quality.users if again.candidate.quality else 0
+    text = f"{proof.text}; all {users} users were therefore ranked by {engine} itself"
+    failure = "" if _holds(again.candidate) else f"{text}: {_over(again.candidate)}"
+    return msgspec.structs.replace(proof, text=text, failure=failure)
+
+
+def _over(candidate: Candidate) -> str:
+    missed = [v for v in candidate.verdicts if v.status != "within" and not wall_clock(v)]
+    return ", ".join(f"{v.limit} {v.status} ({_found(v)})" for v in missed)
+
+
+def _not_shipped(contender: Contender, profile: Profile, reason: str) -> Dropped:
+    return Dropped(
+        recipe=contender.candidate.artifact.recipe,
+        format=contender.candidate.artifact.format,
+        runtime=device_engine(profile).name,
+        reason=f"it does not hold on the target: {reason}",
     )
+
+
+def _why_not_now(contender: Contender) -> str:
+    late = [v for v in contender.candidate.verdicts if wall_clock(v) and v.status != "within"]
+    if not late:
+        return ""
+    reasons = "; ".join(f"{v.limit} {v.status} ({_found(v)})" for v in late)
+    artifact = contender.candidate.artifact
+    return f"the cheapest that keeps the ranking is {artifact.recipe} {artifact.format}, but {reasons}"
+
+
+def _why(contender: Contender, count: int, prefer: str) -> str:
+    cheapest = "fewest download bytes" if prefer == "download" else "fewest instructions"
+    return f"{cheapest} of the candidates within budget ({count} measured)"
 
 
 def _found(verdict: Verdict) -> str:
@@ -131,7 +183,7 @@ def _why_none(contenders: list[Contender], dropped: list[Dropped]) -> str:
                 stops[said] = stops.get(said, 0) + 1
     parts = [f"{said} for {count}" for said, count in sorted(stops.items(), key=lambda kv: -kv[1])]
     if dropped:
-        parts.append(f"not proven on the target for {len(dropped)}")
+        parts.append(f"not holding on the target for {len(dropped)}")
     return f"none of {len(contenders)} candidates is within budget: {', '.join(parts)}"
 
 
@@ -179,7 +231,7 @@ def pack(
     members = {
         artifact.file_name: (made.path / artifact.file_name).read_bytes(),
         "vocabulary.json": shipment.vocabulary,
-        "goldens.json": _goldens(place, shipment, profile, made, choice.proof),
+        "goldens.json": choice.goldens,
         "card.md": card.render(manifest, shipment.data.source, shipment.data.licence).encode(),
     }
     run = RunRecord(
@@ -225,12 +277,14 @@ def _pinned(profile: Profile) -> PinnedRuntime:
     )
 
 
-def _goldens(place: Place, shipment: Shipment, profile: Profile, made: Kept, proof: Proof) -> bytes:
+def _goldens(
+    place: Place, split: Kept, shipment: Shipment, profile: Profile, made: Kept, proof: Proof
+) -> bytes:
     engine = device_engine(profile)
     inputs = {
         "artifact": made.digest,
         "engine": [engine.name, msgspec.to_builtins(engine.emulation)],
-        "popularity": [float(x) for x in shipment.popularity[:64]],
+        "split": split.digest,
         "contract": [shipment.history_length, shipment.item_count, shipment.filter_seen, shipment.k],
         "difference": proof.largest_difference,
         "code": source_fingerprint("bundle/goldens.py", "runtimes"),
@@ -255,20 +309,16 @@ def _goldens(place: Place, shipment: Shipment, profile: Profile, made: Kept, pro
 
 
 def result_of(
-    profile: Profile,
-    contenders: list[Contender],
-    dropped: list[Dropped],
-    choice: Choice,
-    packed: tuple[str, str] | None,
+    profile: Profile, dropped: list[Dropped], choice: Choice, packed: tuple[str, str] | None
 ) -> TargetResult:
-    """Return what the reports say of a target."""
+    """Return what the reports say of a target; `dropped` never came as far as the choice."""
     chosen = choice.contender
     return TargetResult(
         target=profile.name,
         description=profile.description,
         platform=profile.platform,
         runtime=f"{profile.runtime.name} {profile.runtime.version}",
-        candidates=tuple(contender.candidate for contender in contenders),
+        candidates=tuple(contender.candidate for contender in choice.contenders),
         dropped=(*dropped, *choice.dropped),
         chosen=chosen.candidate.artifact.sha256 if chosen else None,
         why=choice.why,

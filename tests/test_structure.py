@@ -1,6 +1,7 @@
 """The architecture, held true: import layers, walls, exit codes, what loads when."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_imports_run_downwards(path: Path) -> None:
 def test_walls_hold(package: str, home: set[str]) -> None:
     guests = {room_of(p) for p in sources() if any(n.split(".")[0] == package for n in imports_of(p))}
     assert guests <= home
+
+
+@pytest.mark.parametrize("module", ["steps", "prune", "qat", "schemes"])
+def test_compressing_finds_the_keras_2_switch_set_before_tensorflow_loads(module: str) -> None:
+    code = f"import os, edgepack.compress.{module}; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "CUDA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=plain
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_exit_codes_are_unique_and_listed_in_the_readme() -> None:

@@ -12,6 +12,8 @@ from edgepack.errors import MeasureError
 
 CASES = 16
 RANDOM_CASES = 32
+RANDOM_OVERLAP = 0.99
+"""The least mean overlap@K of the random cases between a bundle's goldens and any runtime of its target."""
 _POOL = 256
 _GAP_FACTOR = 4.0
 
@@ -104,8 +106,9 @@ def failures(goldens: Goldens, scores: NDArray[np.float32], filter_seen: bool, l
         len(set(case.top_k) & set(best[count + row].tolist())) / goldens.k
         for row, case in enumerate(goldens.random)
     ]
-    if shares and np.mean(shares) < 0.99:
-        wrong.append(f"{len(shares)} random histories agree at overlap {np.mean(shares):.3f}, less than 0.99")
+    if shares and np.mean(shares) < RANDOM_OVERLAP:
+        found = f"{len(shares)} random histories agree at overlap {np.mean(shares):.3f}"
+        wrong.append(f"{found}, less than {RANDOM_OVERLAP}")
     return wrong
 
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-import tensorflow_model_optimization as tfmot
 
 from edgepack.compress.recipes import Pruning
+from edgepack.compress.tfmot import tfmot
 from edgepack.keras2 import keras
 from edgepack.models.graphs import transfer
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
-import tensorflow_model_optimization as tfmot
 from numpy.typing import NDArray
 
 from edgepack.compress.schemes import PASSING, LayerScheme, rounded_weights, scheme_of
+from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
 from edgepack.models.graphs import AttentionCore, bare_name, transfer

@@ -8,8 +8,7 @@ and nothing is rearranged.
 
 from typing import Any
 
-import tensorflow_model_optimization as tfmot
-
+from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
 from edgepack.models import graphs

@@ -236,7 +236,7 @@ def _ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
     inputs = {
         "split": split.digest,
         "artifact": made.digest,
-        "engine": engine.name,
+        "engine": _engine_key(engine),
         "quality": _quality_key(place),
         "code": source_fingerprint("evaluate", "runtimes"),
         "versions": _runtime_versions(),
@@ -254,6 +254,10 @@ def _ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
         _write_evaluation(folder, _evaluated(place, chunks, users))
 
     return place.store.produce("ranked", inputs, make)
+
+
+def _engine_key(engine: Engine) -> list[object]:
+    return [engine.name, msgspec.to_builtins(engine.emulation)]
 
 
 def _users(kept: Kept) -> int:
@@ -321,11 +325,15 @@ def measured(path: Path, sha256: str, profile: Profile, row: "NDArray[np.int32]"
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the host's quality figures hold on the target itself: `failure` is "" when they do."""
+    """Whether the host's quality figures hold on the target itself: `failure` is "" when they do.
+
+    `overlap_at_10` is the mean over the sample between the two lists of a user.
+    """
 
     text: str
     failure: str
     largest_difference: float
+    overlap_at_10: float
 
 
 def prove(place: Place, split: Kept, made: Kept, profile: Profile, host: Engine) -> Proof:
@@ -338,7 +346,7 @@ def prove(place: Place, split: Kept, made: Kept, profile: Profile, host: Engine)
     engine = device_engine(profile)
     inputs = {
         "artifact": facts.sha256,
-        "engine": [engine.name, msgspec.to_builtins(engine.emulation)],
+        "engine": _engine_key(engine),
         "host": host.name,
         "split": split.digest,
         "length": place.config.model.history_length,
@@ -379,15 +387,21 @@ def compared(
     """Compare host and target scores, float32 [n, V + 1], as rule 4 of the design asks."""
     import numpy as np
 
+    from edgepack.evaluate.ranking import overlap
+
     difference = float(np.abs(ours[:, 1:].astype(np.float64) - theirs[:, 1:]).max())
     spread = float(ours[:, 1:].max() - ours[:, 1:].min())
-    tops = [np.argsort(-side[:, 1:], axis=1, kind="stable")[:, :10] for side in (ours, theirs)]
+    tops = [np.argsort(-side[:, 1:], axis=1, kind="stable")[:, :10] + 1 for side in (ours, theirs)]
     lists = int((tops[0] == tops[1]).all(axis=1).sum())
+    shared = float(overlap(*tops).mean())
     told = f"{len(ours)} users on {where} against {host}: "
     if exact:
-        equal = bool((ours == theirs).all())
-        told += "byte-equal scores" if equal else f"scores differ by up to {difference:.3g}"
-        return Proof(text=told, failure="" if equal else told, largest_difference=difference)
-    told += f"{lists} identical top-10 lists, largest difference {difference:.2g} of a range of {spread:.3g}"
-    holds = lists == len(ours) and difference <= _LARGEST_DIFFERENCE * spread
-    return Proof(text=told, failure="" if holds else told, largest_difference=difference)
+        holds = bool((ours == theirs).all())
+        told += "byte-equal scores" if holds else f"scores differ by up to {difference:.3g} of {spread:.3g}"
+    else:
+        holds = lists == len(ours) and difference <= _LARGEST_DIFFERENCE * spread
+        told += (
+            f"{lists} identical top-10 lists, largest difference {difference:.2g} of a range of {spread:.3g}"
+        )
+    failure = "" if holds else told
+    return Proof(text=told, failure=failure, largest_difference=difference, overlap_at_10=shared)
