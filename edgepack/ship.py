@@ -68,7 +68,7 @@ def download_bytes(profile: Profile, model_deflate: int, model_brotli: int, voca
         return model_deflate + len(zlib.compress(vocabulary, 9))
     import brotli
 
-    from edgepack.measure.web import runtime_bytes
+    from edgepack.tools.web import runtime_bytes
 
     words = len(brotli.compress(vocabulary, quality=11))
     return model_brotli + words + runtime_bytes(runtime_files(profile))["brotli"]

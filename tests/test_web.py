@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgepack.errors import ConvertError, LimitError, MeasureError, ToolError
-from edgepack.measure.web import measure, percentile, runtime_bytes
+from edgepack.measure.web import measure, percentile
 from edgepack.profiles import load_profiles
 from edgepack.results import Measurement
 from edgepack.runtimes.chromium import FLAGS
@@ -237,10 +237,10 @@ def test_runtime_bytes_add_up_files_that_are_compressed_one_by_one(
     monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path / "home"))
     (tmp_path / "a").write_bytes(b"a" * 1000)
     (tmp_path / "b").write_bytes(bytes(range(256)))
-    sizes = runtime_bytes([tmp_path / "a", tmp_path / "b"])
+    sizes = web.runtime_bytes([tmp_path / "a", tmp_path / "b"])
     assert sizes["raw"] == 1256
     assert sizes["brotli"] == len(brotli.compress(b"a" * 1000)) + len(brotli.compress(bytes(range(256))))
-    assert runtime_bytes([tmp_path / "a", tmp_path / "b"]) == sizes
+    assert web.runtime_bytes([tmp_path / "a", tmp_path / "b"]) == sizes
 
 
 def test_web_profiles_pin_the_runtime_that_is_fetched() -> None:

@@ -1,17 +1,12 @@
 """What an artifact costs in a browser: load, latency and heap in headless Chromium; Node beside it."""
 
-import gzip
-import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from edgepack.errors import ToolError
 from edgepack.profiles import Browser, Profile
 from edgepack.results import Measurement, Number, Provenance
 from edgepack.runtimes.ort_web import ChromiumTiming, Inputs, Timing, time_chromium, time_node
-from edgepack.store import sha256_of, write_atomic
-from edgepack.tools import home
 from edgepack.tools.web import VERSION
 
 DEADLINE_S = 180.0
@@ -33,16 +28,6 @@ def measure(
     node = time_node(artifact, inputs, deadline_s=deadline_s)
     numbers = (*_chromium_numbers(chromium, rate), *_node_numbers(node))
     return Measurement(target=profile.name, artifact_sha256=sha256, numbers=numbers)
-
-
-def runtime_bytes(paths: Iterable[Path]) -> dict[str, int]:
-    """Return the bytes that `paths` cost to download: raw, gzip (level 9) and brotli (quality 11).
-
-    Every file is compressed on its own, as a web server does. Brotli takes half a minute for the
-    runtime, so its result is kept by the file's hash. Raises ToolError when brotli is not installed.
-    """
-    sizes = [_compressed_sizes(path) for path in paths]
-    return {kind: sum(size[kind] for size in sizes) for kind in ("raw", "gzip", "brotli")}
 
 
 def _chromium_numbers(measured: ChromiumTiming, rate: float) -> list[Number]:
@@ -109,23 +94,3 @@ def percentile(samples: Sequence[float], per_cent: int) -> float:
     """Return the nearest-rank percentile: the smallest sample that `per_cent` % do not exceed."""
     rank = -(-len(samples) * per_cent // 100)
     return sorted(samples)[max(rank, 1) - 1]
-
-
-def _compressed_sizes(path: Path) -> dict[str, int]:
-    kept = home() / "web" / "compressed" / f"{sha256_of(path)}.json"
-    try:
-        known: dict[str, int] = json.loads(kept.read_bytes())
-    except (OSError, ValueError):
-        known = _compress(path.read_bytes())
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, json.dumps(known).encode())
-    return known
-
-
-def _compress(data: bytes) -> dict[str, int]:
-    try:
-        import brotli
-    except ImportError as error:
-        raise ToolError("brotli", "is not installed", remedy="Install `edgepack[build]`.") from error
-    zipped = gzip.compress(data, compresslevel=9, mtime=0)
-    return {"raw": len(data), "gzip": len(zipped), "brotli": len(brotli.compress(data, quality=11))}

@@ -1,6 +1,8 @@
 """onnxruntime-web (pinned), Node and Chromium: what running and measuring a web artifact needs."""
 
 import base64
+import contextlib
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -8,7 +10,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +102,16 @@ def locate_runtime() -> RuntimeFiles:
     return RuntimeFiles(folder, folder / API_FILE, folder / WASM_FILE, licences)
 
 
+def runtime_bytes(paths: Iterable[Path]) -> dict[str, int]:
+    """Return the bytes that `paths` cost to download: raw, gzip (level 9) and brotli (quality 11).
+
+    Every file is compressed on its own, as a web server does. Brotli takes half a minute for the
+    runtime, so its result is kept by the file's hash. Raises ToolError when brotli is not installed.
+    """
+    sizes = [_compressed_sizes(path) for path in paths]
+    return {kind: sum(size[kind] for size in sizes) for kind in ("raw", "gzip", "brotli")}
+
+
 def status() -> list[Tool]:
     """List the web tools, found or not; changes nothing."""
     both, browser = "web-wasm targets", "load, latency and memory of web-wasm targets"
@@ -116,14 +128,38 @@ def fetch(tell: Tell) -> None:
 
     Raises ToolError, naming the remedy, for a part that cannot be had.
     """
-    tell("chromium and node", 0, 2)
+    tell("chromium and node", 0, 3)
     _fetch_programs()
-    tell(f"onnxruntime-web {VERSION}", 1, 2)
+    tell(f"onnxruntime-web {VERSION}", 1, 3)
     try:
-        locate_runtime()
+        runtime = locate_runtime()
     except ToolError:
         _fetch_runtime()
-    tell("web tools", 2, 2)
+        runtime = locate_runtime()
+    tell("download sizes of the runtime", 2, 3)
+    with contextlib.suppress(ToolError):  # without brotli there is nothing to build for the web either
+        runtime_bytes([runtime.api, runtime.wasm])
+    tell("web tools", 3, 3)
+
+
+def _compressed_sizes(path: Path) -> dict[str, int]:
+    kept = home() / "web" / "compressed" / f"{sha256_of(path)}.json"
+    try:
+        known: dict[str, int] = json.loads(kept.read_bytes())
+    except (OSError, ValueError):
+        known = _compress(path.read_bytes())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, json.dumps(known).encode())
+    return known
+
+
+def _compress(data: bytes) -> dict[str, int]:
+    try:
+        import brotli
+    except ImportError as error:
+        raise ToolError("brotli", "is not installed", remedy="Install `edgepack[build]`.") from error
+    zipped = gzip.compress(data, compresslevel=9, mtime=0)
+    return {"raw": len(data), "gzip": len(zipped), "brotli": len(brotli.compress(data, quality=11))}
 
 
 def _runtime_folder() -> Path:
