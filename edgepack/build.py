@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_T = TypeVar("_T")
 _FLOAT_FORMATS = ("*-float32", "*-float16", "*-dynamic")
 # A trained recipe's weights fit the int8 grid, which TFLite's dynamic range does not use.
 _QUANTIZED_FORMATS = ("tflite-int8", "tflite-int8-f32scores", "onnx-dynamic", "ort-dynamic", "*-qdq")
@@ -162,7 +163,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
 
     build = _Build(planned, place, split, model, trained, reference, out)
     build.prepare()
-    targets = tuple(build.target(profile) for profile in planned.targets)
+    targets = build.targets()
     rows = (_float_row(model.name, reference), *baselines, *build.recipe_rows())
     return BuildResult(
         edgepack_version=__version__,
@@ -212,6 +213,16 @@ class _Build:
         self.rows: dict[tuple[str, str], ModelRow] = {}
         out.mkdir(parents=True, exist_ok=True)
 
+    def targets(self) -> tuple[TargetResult, ...]:
+        """Settle every target; those with a wall clock come last, one by one, on a quiet machine."""
+        quiet = [p for p in self.planned.targets if p.browser is not None]
+        others = [p for p in self.planned.targets if p.browser is None]
+        told = partial(self._tell_done, "proving and packing", len(others))
+        results = _side_by_side([partial(self.target, p) for p in others], told)
+        results += [self.target(p) for p in quiet]
+        by_name = {result.target: result for result in results}
+        return tuple(by_name[p.name] for p in self.planned.targets)
+
     def target(self, profile: Profile) -> TargetResult:
         """Make, rank, measure and judge every candidate of a target, and pack the one that ships."""
         contenders: list[ship.Contender] = []
@@ -251,7 +262,10 @@ class _Build:
             self.place.tell("artifacts", done, len(pairs))
             self._made(recipe, format)
         jobs = [partial(self._contender, *job, timed=False) for job in wanted]
-        _side_by_side(jobs, lambda done: self.place.tell("parity, ranking and counting", done, len(jobs)))
+        _side_by_side(jobs, partial(self._tell_done, "parity, ranking and counting", len(jobs)))
+
+    def _tell_done(self, what: str, total: int, done: int) -> None:
+        self.place.tell(what, done, total)
 
     def _made(self, recipe: str, format: str) -> tuple[Kept, Kept] | Dropped:
         if RECIPES[recipe].trains and self.model.why_not_trained_further:
@@ -337,13 +351,14 @@ class _Build:
                     break
 
 
-def _side_by_side(jobs: Sequence[Callable[[], object]], tell: Callable[[int], None]) -> None:
+def _side_by_side(jobs: Sequence[Callable[[], _T]], tell: Callable[[int], None]) -> list[_T]:
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         futures = [pool.submit(job) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
-            future.result()
+            future.result()  # the first failure ends the build at once
             tell(done)
+        return [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)
 

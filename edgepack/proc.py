@@ -75,6 +75,16 @@ def run(
         return Completed(child.returncode, out.read(), _tail(err), time.monotonic() - started)
 
 
+def must(argv: Sequence[str | Path], *, deadline_s: float, remedy: str, cwd: Path | None = None) -> Completed:
+    """Run `argv` as `run` does. Raises ToolError with the end of its stderr when its status is not 0."""
+    done = run(argv, deadline_s=deadline_s, cwd=cwd, remedy=remedy)
+    if done.returncode:
+        last = " ".join(done.stderr_tail.splitlines()[-2:]) or "no message"
+        found = f"failed with status {done.returncode} ({last})"
+        raise ToolError(Path(argv[0]).name, found, remedy=remedy)
+    return done
+
+
 def _die_with_parent() -> None:
     # A session of its own shields the child from Ctrl-C; this ends it even when we are killed with -9.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -7,8 +7,6 @@ Everything lies under `home()/arm`, in four parts that are fetched or built on t
 - `arm64`   Debian 12's C and C++ libraries, and LiteRT's C library from its aarch64 wheel
 - `armhf`   the same with CPython and NumPy, and the armv7l wheel of tflite-runtime
 - `native`  `driver` (aarch64) and `counter.so` (host), built from `edgepack/runtimes/native`
-
-No root: packages are downloaded with an apt state of our own and unpacked, not installed.
 """
 
 import functools
@@ -25,7 +23,7 @@ from filelock import FileLock
 from edgepack import proc
 from edgepack.errors import ToolError
 from edgepack.store import digest_of, sha256_of, write_atomic
-from edgepack.tools import Tell, Tool, home
+from edgepack.tools import Tell, Tool, debian, home
 
 LITERT_VERSION = "1.4.0"
 TFLITE_RUNTIME_VERSION = "2.14.0"
@@ -33,8 +31,11 @@ LIBRARY_FOLDER = {"arm64": "usr/lib/aarch64-linux-gnu", "armhf": "usr/lib/arm-li
 
 _Words = list[str | Path]
 
-_DEADLINE_S = 900
 _REMEDY = "Run `edgepack setup`."
+_NO_APT = (
+    "Check the network and run `edgepack setup` again; ARM emulation is set up on Debian 12 or a kin "
+    "with apt (README, supported hosts)."
+)
 _NATIVE_SOURCES = Path(__file__).parent.parent / "runtimes" / "native"
 _RECORD = "part.json"
 
@@ -271,36 +272,20 @@ def _usable(aarch64: Path, arm: Path, libraries: Path | None) -> Qemu | None:
 # --- downloads and compilers --------------------------------------------------------------------------------
 
 
-def _apt(work: Path) -> _Words:
-    state, sources = work / ".apt", work / ".apt" / "sources.list"
-    (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    sources.write_text(_APT_SOURCE)
-    options = {
-        "Dir::State": state,
-        "Dir::Cache": state,
-        "Dir::Etc::SourceList": sources,
+def _unpack_packages(packages: list[str], work: Path) -> dict[str, str]:
+    state = work / ".apt"
+    options: dict[str, str | Path] = {
+        "Dir::Etc::SourceList": state / "sources.list",
         "Dir::Etc::SourceParts": "/dev/null",
         "Dir::State::status": "/dev/null",
-        "Debug::NoLocking": "1",
-        "APT::Sandbox::User": "root",  # the user that apt would change to cannot read a private folder
-        "Acquire::Languages": "none",
+        "APT::Architectures": "amd64,arm64,armhf",
     }
-    words = [f"{key}={value}" for key, value in options.items()]
-    words += [f"APT::Architectures::={name}" for name in ("amd64", "arm64", "armhf")]
-    return ["apt-get", "-qq", *(word for option in words for word in ("-o", option))]
-
-
-def _unpack_packages(packages: list[str], work: Path) -> dict[str, str]:
-    apt, downloads = _apt(work), work / ".debs"
-    downloads.mkdir(exist_ok=True)
-    _must([*apt, "update"], work)
-    _must([*apt, "download", *packages], downloads)
-    debs = sorted(downloads.glob("*.deb"))
-    hashes = {deb.name: sha256_of(deb) for deb in debs}
-    for deb in debs:
-        _must(["dpkg", "-x", deb, work], work)
-    shutil.rmtree(downloads)
-    shutil.rmtree(work / ".apt")
+    begin, downloads = debian.apt(state, options), state / "archives"
+    write_atomic(state / "sources.list", _APT_SOURCE.encode())
+    _must([*begin, "update"])
+    _must([*begin, "download", *packages], downloads)
+    hashes = debian.unpack(downloads, work, _NO_APT)
+    shutil.rmtree(state)
     return hashes
 
 
@@ -308,7 +293,7 @@ def _unpack_wheel(wheel: Wheel, work: Path) -> dict[str, str]:
     folder = work / ".wheels"
     pin = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311"]
     argv = [*_pip(), "download", "-q", "--no-deps", *pin, f"--platform={wheel.platform}", "-d", folder]
-    _must([*argv, wheel.requirement], work)
+    _must([*argv, wheel.requirement])
     path = next(folder.glob("*.whl"))
     found = sha256_of(path)
     if found != wheel.sha256:
@@ -346,7 +331,7 @@ def _compile(compilers: list[_Words], words: _Words, target: Path) -> None:
         if shutil.which(compiler[0]) is None:
             continue
         cache = {"ZIG_GLOBAL_CACHE_DIR": str(target.parent / ".zig")}
-        done = proc.run([*compiler, "-O2", *words, "-o", target], deadline_s=_DEADLINE_S, env=cache)
+        done = proc.run([*compiler, "-O2", *words, "-o", target], deadline_s=debian.DEADLINE_S, env=cache)
         shutil.rmtree(target.parent / ".zig", ignore_errors=True)
         if done.returncode == 0:
             return
@@ -358,12 +343,5 @@ def _compile(compilers: list[_Words], words: _Words, target: Path) -> None:
     )
 
 
-def _must(argv: _Words, cwd: Path) -> None:
-    remedy = "ARM emulation is set up on Debian 12 or a kin with apt; see the README's supported hosts."
-    done = proc.run(argv, deadline_s=_DEADLINE_S, cwd=cwd, remedy=remedy)
-    if done.returncode != 0:
-        raise ToolError(
-            f"{Path(argv[0]).name} (setting up ARM emulation)",
-            f"failed: {' '.join(done.stderr_tail.splitlines()[-2:]) or done.returncode}",
-            remedy="Check the network connection and run `edgepack setup` again.",
-        )
+def _must(argv: _Words, cwd: Path | None = None) -> None:
+    proc.must(argv, deadline_s=debian.DEADLINE_S, cwd=cwd, remedy=_NO_APT)

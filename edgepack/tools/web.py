@@ -205,7 +205,8 @@ def _fetch_programs() -> None:
         return
     if os.geteuid() == 0:
         packages = [_DEBIAN_PACKAGES[name] for name in wanted]
-        _must(["apt-get", "install", "-y", "--no-install-recommends", *packages], 900, _by_hand(wanted))
+        words = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+        proc.must(words, deadline_s=900, remedy=_by_hand(wanted))
     elif wanted == ["chromium"]:
         from edgepack.tools.debian import unpack_program
 
@@ -228,23 +229,16 @@ def _by_hand(programs: list[str]) -> str:
     return f"Have an administrator run `apt-get install --no-install-recommends {packages}`."
 
 
-def _must(argv: list[str], deadline_s: float, remedy: str, cwd: Path | None = None) -> None:
-    done = proc.run(argv, deadline_s=deadline_s, cwd=cwd, remedy=remedy)
-    if done.returncode:
-        last = (done.stderr_tail.splitlines() or ["no message"])[-1]
-        raise ToolError(argv[0], f"failed with status {done.returncode} ({last})", remedy=remedy)
-
-
 def _fetch_runtime() -> None:
     folder = _runtime_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Only two of the package's 140 MB of files are used, so the tarball is packed and not installed.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         place = Path(scratch)
-        _must(
+        proc.must(
             ["npm", "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", scratch],
-            600,
-            "Check the network and npm's registry setting, then run `edgepack setup` again.",
+            deadline_s=600,
+            remedy="Check the network and npm's registry setting, then run `edgepack setup` again.",
             cwd=place,
         )
         tarball = place / f"onnxruntime-web-{VERSION}.tgz"
