@@ -336,3 +336,13 @@ def test_the_parts_of_a_download_add_up() -> None:
             parts = views.byte_parts(target, one)
             assert parts.table_bytes + parts.network_bytes == one.artifact.model_bytes
             assert parts.packed_model_bytes + parts.rest_bytes == one.download_bytes
+
+
+def test_a_metric_that_says_what_another_says_is_shown_once():
+    result = sample_result()
+    rows = [
+        msgspec.structs.replace(row, metrics={**row.metrics, "recall@10": row.metrics["hr@10"]})
+        for row in result.rows
+        if row.metrics
+    ]
+    assert views.metric_names(msgspec.structs.replace(result, rows=tuple(rows))) == ["ndcg@10", "hr@10"]

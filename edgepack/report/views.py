@@ -133,9 +133,14 @@ def target_line(target: TargetResult, gate_metric: str) -> TargetLine:
 
 
 def metric_names(result: BuildResult) -> list[str]:
-    """Return the metrics of the quality table, the gate's first."""
+    """Return the metrics of the quality table, the gate's first.
+
+    One that says what another says already is left out: with one target a user, recall is the hit rate.
+    """
     seen = dict.fromkeys(name for row in result.rows for name in row.metrics)
-    return sorted(seen, key=lambda name: name != result.gate_metric)
+    values = {tuple(row.metrics.get(name) for row in result.rows): name for name in reversed(seen)}
+    told = [name for name in seen if name in values.values() or name == result.gate_metric]
+    return sorted(told, key=lambda name: name != result.gate_metric)
 
 
 def quality_header(result: BuildResult) -> tuple[str, ...]:
