@@ -291,13 +291,14 @@ def _goldens(
     }
 
     def make(folder: Path) -> None:
-        place.tell(f"goldens for {profile.name}", 0, 0)
         facts = artifact_of(made)
         assert not isinstance(facts, str)  # noqa: S101  a failed artifact is no contender
-        histories = goldens.invented_histories(shipment.popularity, shipment.history_length, _GOLDEN_SEED)
-        found = goldens.make_goldens(
-            histories,
-            scores(engine, made.path / facts.file_name, histories, deadline_s=1_200),
+        place.tell(f"goldens for {profile.name}", 0, 0)
+        found = goldens.find_goldens(
+            lambda histories: scores(engine, made.path / facts.file_name, histories, deadline_s=1_200),
+            shipment.popularity,
+            shipment.history_length,
+            _GOLDEN_SEED,
             k=shipment.k,
             filter_seen=shipment.filter_seen,
             largest_difference=proof.largest_difference,

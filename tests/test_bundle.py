@@ -31,7 +31,7 @@ def scores_of(histories: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def made_goldens() -> goldens.Goldens:
-    histories = goldens.invented_histories(np.arange(ITEMS + 1.0), LENGTH, seed=3)
+    histories = goldens.invented_histories(np.arange(ITEMS + 1.0), LENGTH, seed=3, count=256)
     return goldens.make_goldens(
         histories, scores_of(histories), k=5, filter_seen=True, largest_difference=1e-6, runtime="test"
     )
@@ -162,7 +162,7 @@ def test_goldens_catch_another_model() -> None:
 
 
 def test_scores_that_all_tie_make_no_goldens() -> None:
-    histories = goldens.invented_histories(np.ones(ITEMS + 1), LENGTH, seed=3)
+    histories = goldens.invented_histories(np.ones(ITEMS + 1), LENGTH, seed=3, count=256)
     with pytest.raises(MeasureError, match="clearly separated"):
         goldens.make_goldens(
             histories,
@@ -174,10 +174,26 @@ def test_scores_that_all_tie_make_no_goldens() -> None:
         )
 
 
+def test_more_histories_are_invented_until_some_have_clearly_separated_scores() -> None:
+    asked = []
+
+    def answer(histories: np.ndarray) -> np.ndarray:
+        asked.append(len(histories))
+        scores = np.zeros((len(histories), ITEMS + 1), np.float32)
+        scores[300:] = np.arange(ITEMS + 1)
+        return scores
+
+    found = goldens.find_goldens(
+        answer, np.ones(ITEMS + 1), LENGTH, 3, k=5, filter_seen=True, largest_difference=0.2, runtime="test"
+    )
+    assert asked == [256, 1024]
+    assert len(found.cases) == goldens.CASES
+
+
 def test_invented_histories_are_right_aligned_and_follow_popularity() -> None:
     popularity = np.zeros(ITEMS + 1)
     popularity[7] = 1e9
-    histories = goldens.invented_histories(popularity, LENGTH, seed=3)
+    histories = goldens.invented_histories(popularity, LENGTH, seed=3, count=256)
     assert not histories[0].any()
     assert (histories[1:, -1] > 0).all()
     assert (histories[1:] == 7).any(axis=1).all()

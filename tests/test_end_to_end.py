@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from edgepack.bundle import archive
-from edgepack.results import BuildResult
+from edgepack.config import DEFAULT
+from edgepack.results import BuildResult, ModelRow
 from edgepack.runtimes.chromium import FLAGS
 from edgepack.runtimes.static_server import serve
 from edgepack.tools import web
@@ -226,3 +227,12 @@ def test_a_missing_tool_is_named_with_its_remedy(built: Path, tmp_path: Path) ->
     )
     assert done.returncode == 5
     assert "edgepack setup" in done.stderr
+
+
+def test_on_the_embedded_shop_the_float_sasrec_beats_every_baseline_by_a_tenth(tmp_path: Path) -> None:
+    # Sixteen of its forty epochs are enough to see it.
+    (tmp_path / "edgepack.toml").write_text(DEFAULT.read_text().replace("epochs = 40", "epochs = 16"))
+    rows = msgspec.json.decode(edgepack(tmp_path, "train", "--json").stdout, type=list[ModelRow])
+    model, *baselines = [row.metrics["ndcg@10"].value for row in rows]
+    assert [row.kind for row in rows] == ["model", *["baseline"] * 4]
+    assert model > 1.1 * max(baselines)

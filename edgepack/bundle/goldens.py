@@ -4,6 +4,9 @@ Histories are drawn from item popularity by a seed, never taken from a user, so 
 history leaves the training machine inside a bundle.
 """
 
+import contextlib
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +17,12 @@ CASES = 16
 RANDOM_CASES = 32
 RANDOM_OVERLAP = 0.99
 """The least mean overlap@K of the random cases between a bundle's goldens and any runtime of its target."""
-_POOL = 256
+_POOLS = (256, 1_024, 4_096)
 _GAP_FACTOR = 4.0
 
 
 def invented_histories(
-    popularity: NDArray[np.float64], length: int, seed: int, count: int = _POOL
+    popularity: NDArray[np.float64], length: int, seed: int, count: int
 ) -> NDArray[np.int32]:
     """Return int32 [count, length] histories, right-aligned, of 1 to `length` items; row 0 is empty.
 
@@ -47,6 +50,39 @@ def top_k(
     """
     masked = _allowed(scores, histories, filter_seen)
     return np.argsort(-masked, axis=1, kind="stable")[:, :k].astype(np.int32)
+
+
+def find_goldens(
+    answer: Callable[[NDArray[np.int32]], NDArray[np.float32]],
+    popularity: NDArray[np.float64],
+    length: int,
+    seed: int,
+    *,
+    k: int,
+    filter_seen: bool,
+    largest_difference: float,
+    runtime: str,
+) -> Goldens:
+    """Invent histories until some have clearly separated scores, as `answer` gives them, up to 4,096.
+
+    `answer` takes int32 [n, length] and gives float32 [n, V + 1]. Raises MeasureError as `make_goldens`.
+    """
+
+    def made(pool: int) -> Goldens:
+        histories = invented_histories(popularity, length, seed, pool)
+        return make_goldens(
+            histories,
+            answer(histories),
+            k=k,
+            filter_seen=filter_seen,
+            largest_difference=largest_difference,
+            runtime=runtime,
+        )
+
+    for pool in _POOLS[:-1]:
+        with contextlib.suppress(MeasureError):
+            return made(pool)
+    return made(_POOLS[-1])
 
 
 def make_goldens(
