@@ -20,10 +20,14 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True):
-    """Fine-tuning with every weight and activation rounded to 8 bits on the way forward."""
+    """Fine-tuning with every weight and activation rounded to 8 bits on the way forward.
+
+    A rate a twentieth of training's keeps the float model's lists: on MovieLens-1M five times as much moved
+    overlap@10 from 0.92 to 0.86.
+    """
 
     epochs: int = 4
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-4
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
