@@ -22,8 +22,8 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
 class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True):
     """Fine-tuning with every weight and activation rounded to 8 bits on the way forward.
 
-    A rate a twentieth of training's keeps the float model's lists: on MovieLens-1M five times as much moved
-    overlap@10 from 0.92 to 0.86.
+    The rate is a fortieth of SASRec's in training, so that the float model's lists stay: five times as much
+    took overlap@10 on MovieLens-1M from 0.92 to 0.86.
     """
 
     epochs: int = 4
