@@ -21,7 +21,7 @@ FLOORS = [
     {"tools"},
     {"data", "models", "runtimes"},
     {"evaluate", "bundle"},
-    {"train", "compress", "convert", "measure", "embed", "report"},
+    {"train", "compress", "convert", "measure", "calibrate", "embed", "report"},
     {"stages", "health", "terminal", "checking"},
     {"ship", "measuring"},
     {"build"},

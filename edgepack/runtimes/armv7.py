@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
-from edgepack.runtimes.qemu import Counts, Inputs, Region, Stage
+from edgepack.runtimes.qemu import Counts, Inputs, Stage
 from edgepack.tools import arm as tools
 
 WARM = 3
@@ -43,12 +43,8 @@ def count(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: f
         repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
         _drive(stage, artifact, repeated, counted=True, deadline_s=deadline_s)
         *regions, empty = qemu.read_regions(stage)
-        warm, cold = (_less(region, empty) for region in (regions[-1], regions[0]))
+        warm, cold = regions[-1].less(empty), regions[0].less(empty)
         return Counts(warm, cold, None, np.array(qemu.read_scores(stage, WARM)[-1]))
-
-
-def _less(region: Region, overhead: Region) -> Region:
-    return Region(*(max(0, found - over) for found, over in zip(region, overhead, strict=True)))
 
 
 def _drive(stage: Stage, artifact: Path, inputs: Inputs, *, counted: bool, deadline_s: float) -> None:

@@ -4,18 +4,18 @@ The guest is cut off from all of the host that could change a count: its environ
 seed is fixed, its paths are short and the same everywhere, and the files that describe the CPU are ours.
 """
 
-import json
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepack import proc
 from edgepack.errors import ConfigError, ConvertError, LimitError, MeasureError, ToolError
-from edgepack.profiles import Emulation
+from edgepack.profiles import Cache, Emulation
 from edgepack.tools.arm import Located
 
 Machine = Literal["arm64", "armhf"]
@@ -45,21 +45,54 @@ _PARTS_WITHOUT_DOTPROD = {"0xd03", "0xd04", "0xd07", "0xd08", "0xd09"}
 features line says."""
 
 
-class Region(NamedTuple):
-    """Counts between two marks; `memory` + `vector` + `branch` + `other` = `instructions`.
+class Misses(msgspec.Struct, frozen=True):
+    """Lines that a cache lacked; `sequential` of them followed one that was lacked shortly before."""
 
-    The four classes are those of the A64 encoding (32-bit code is all `other`). Misses are of LRU caches with
-    64-byte lines; `l2_misses` are the lines fetched from memory.
+    misses: int
+    sequential: int
+
+
+class Region(msgspec.Struct, frozen=True):
+    """Counts between two marks; the six classes add up to `instructions`.
+
+    The classes are those of the A64 encoding: loads and stores of any register, SIMD and floating-point
+    multiplies (with or without an addition), the rest of SIMD and floating point, branches, and everything
+    else (32-bit code is all `other`). Misses are of LRU caches with 64-byte lines: one L1I, and the L1D and
+    second levels in the order in which they were asked for.
     """
 
     instructions: int
-    memory: int
+    load: int
+    store: int
+    multiply: int
     vector: int
     branch: int
     other: int
-    l1i_misses: int
-    l1d_misses: int
-    l2_misses: int
+    l1i: tuple[Misses, ...]
+    l1d: tuple[Misses, ...]
+    l2: tuple[Misses, ...]
+
+    def less(self, overhead: "Region") -> "Region":
+        """Return what is left when `overhead` is taken off; nothing falls below 0."""
+        return msgspec.convert(_less(msgspec.to_builtins(self), msgspec.to_builtins(overhead)), Region)
+
+    @property
+    def l1d_misses(self) -> int:
+        """Misses of the first L1D: the core's own."""
+        return self.l1d[0].misses
+
+    @property
+    def l2_misses(self) -> int:
+        """Misses of the first L2, the core's own: lines fetched from memory."""
+        return self.l2[0].misses
+
+
+def _less(found: Any, overhead: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _less(found[name], overhead[name]) for name in found}
+    if isinstance(found, (list, tuple)):
+        return [_less(*pair) for pair in zip(found, overhead, strict=True)]
+    return max(0, found - overhead)
 
 
 class Counts(NamedTuple):
@@ -106,13 +139,26 @@ def check_core(emulation: Emulation, machine: Machine) -> None:
         )
 
 
+class Hierarchy(NamedTuple):
+    """One L1D and the second levels to be tried behind it."""
+
+    l1d: Cache
+    l2: tuple[Cache, ...]
+
+
 class Stage(NamedTuple):
-    """A working folder: the guest runs in it and names everything by these fixed, relative names."""
+    """A working folder: the guest runs in it and names everything by these fixed, relative names.
+
+    `hierarchies` are the caches to play, the emulated core's own unless given; `sysroot` holds the guest's
+    programs and libraries, those of the machine's runtime unless given.
+    """
 
     folder: Path
     tools: Located
     emulation: Emulation
     machine: Machine
+    hierarchies: tuple[Hierarchy, ...] = ()
+    sysroot: Path | None = None
 
 
 def prepare(stage: Stage, artifact: Path, inputs: Inputs) -> list[str]:
@@ -123,7 +169,7 @@ def prepare(stage: Stage, artifact: Path, inputs: Inputs) -> list[str]:
     check_core(stage.emulation, stage.machine)
     if not artifact.is_file():
         raise MeasureError(str(artifact), "is not a file", remedy="Give the path of a model file.")
-    _lay_root(stage)
+    lay_root(stage)
     (stage.folder / "model").symlink_to(artifact.resolve())
     with (stage.folder / "inputs").open("wb") as stream:
         for rows in inputs.values():
@@ -168,7 +214,11 @@ def read_scores(stage: Stage, rows: int) -> NDArray[np.float32]:
 
 def read_regions(stage: Stage) -> list[Region]:
     """Return what the plugin counted, region by region."""
-    return [Region(**region) for region in json.loads((stage.folder / "counts").read_bytes())["regions"]]
+    return msgspec.json.decode((stage.folder / "counts").read_bytes(), type=_Counted).regions
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    regions: list[Region]
 
 
 def _failure(where: str, done: proc.Completed) -> ConvertError | MeasureError:
@@ -188,9 +238,15 @@ def _failure(where: str, done: proc.Completed) -> ConvertError | MeasureError:
 
 
 def _plugin(stage: Stage) -> str:
-    geometry = {name: getattr(stage.emulation, name) for name in ("l1i", "l1d", "l2")}
-    caches = ",".join(f"{name}={cache.size_bytes}/{cache.ways}" for name, cache in geometry.items())
-    return f"file={stage.tools.counter},out=counts,mode=cache,{caches}"
+    core = stage.emulation
+    words = [f"l1i={_geometry(core.l1i)}"]
+    for l1d, seconds in stage.hierarchies or (Hierarchy(core.l1d, (core.l2,)),):
+        words += [f"l1d={_geometry(l1d)}", *(f"l2={_geometry(second)}" for second in seconds)]
+    return f"file={stage.tools.counter},out=counts,mode=cache,{','.join(words)}"
+
+
+def _geometry(cache: Cache) -> str:
+    return f"{cache.size_bytes}/{cache.ways}"
 
 
 _CPUINFO = """\
@@ -207,10 +263,10 @@ CPU revision\t: 4
 """
 
 
-def _lay_root(stage: Stage) -> None:
+def lay_root(stage: Stage) -> None:
     """Build the guest's view of `/`: qemu looks for every absolute path here before it looks on the host."""
     root = stage.folder / "root"
-    sysroot = stage.tools.arm64 if stage.machine == "arm64" else stage.tools.armhf
+    sysroot = stage.sysroot or (stage.tools.arm64 if stage.machine == "arm64" else stage.tools.armhf)
     core = stage.emulation
     cpuinfo = _CPUINFO.format(
         core=core.core,

@@ -1,12 +1,17 @@
 """ARM without ARM: qemu-user, ARM builds of the runtimes with what they need, our driver and plugin.
 
-Everything lies under `home()/arm`, in four parts that are fetched or built on their own:
+Everything lies under `home()/arm`, in parts that are fetched or built on their own:
 
 - `qemu`    Debian 12's dynamic qemu-user 7.2, unless the host has a 7.x that takes plugins (later Debian
             builds are static and do not)
 - `arm64`   Debian 12's C and C++ libraries, and LiteRT's C library from its aarch64 wheel
 - `armhf`   the same with CPython and NumPy, and the armv7l wheel of tflite-runtime
 - `native`  `driver` (aarch64) and `counter.so` (host), built from `edgepack/runtimes/native`
+
+and, for calibration only, what `edgepack calibrate` fetches when it counts anew:
+
+- `python-arm64`    CPython for arm64
+- `ncnn-VERSION`    an aarch64 wheel of ncnn each
 """
 
 import functools
@@ -15,6 +20,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +59,8 @@ _PYTHON_PACKAGES = (
     "libbz2-1.0",
     "liblzma5",
     "libssl3",
-    "python3-numpy",
-    "libblas3",
-    "liblapack3",
-    "libgfortran5",
 )
+_NUMPY_PACKAGES = ("python3-numpy", "libblas3", "liblapack3", "libgfortran5")
 
 
 class Wheel(NamedTuple):
@@ -81,6 +84,37 @@ _TFLITE_WHEEL = Wheel(
     "c4e66a74165b18089c86788400af19fa551768ac782d231a9beae2f6434f7949",
     "tflite_runtime/",
 )
+
+
+def _ncnn(version: str, platform: str, sha256: str) -> Wheel:
+    return Wheel(f"ncnn=={version}", platform, sha256, "ncnn")
+
+
+NCNN_WHEELS = {
+    wheel.requirement.partition("==")[2]: wheel
+    for wheel in (
+        _ncnn(
+            "1.0.20221128",
+            "manylinux2014_aarch64",
+            "3e6af099c9f3814279ab3d7428bdb9e242c1f002335b6f9b64431565e8fbbceb",
+        ),
+        _ncnn(
+            "1.0.20230816",
+            "manylinux2014_aarch64",
+            "0b6b70d2d5102acec73faa12c88e5fd66b72b3bd975ff5f83c900adf725036c7",
+        ),
+        _ncnn(
+            "1.0.20240820",
+            "manylinux2014_aarch64",
+            "27b85871597ed6ae1093a305360097585edbfedbaa21edd87b2adb5acfc893a8",
+        ),
+        _ncnn(
+            "1.0.20260114",
+            "manylinux_2_28_aarch64",
+            "e9cad63668484596614f70f37a31eb201f9db5b5eb0ebc190bd9c8a979c7030d",
+        ),
+    )
+}
 
 
 class Qemu(NamedTuple):
@@ -144,14 +178,34 @@ def fetch(tell: Tell) -> None:
 
     Raises ToolError when a package cannot be downloaded or built, LimitError after a quarter of an hour.
     """
+    _fetch(PARTS, tell)
+    _host_qemu.cache_clear()
+
+
+def fetch_ncnn(tell: Tell) -> None:
+    """Bring Python and every ncnn for aarch64 that are missing; raises as `fetch`."""
+    _fetch(CALIBRATION_PARTS, tell)
+
+
+def locate_ncnn(version: str) -> tuple[Path, Path]:
+    """Return the folders of an emulated Python and of ncnn `version`, one of NCNN_WHEELS.
+
+    Raises ToolError when one is missing.
+    """
+    for name in ("python-arm64", f"ncnn-{version}"):
+        if not _is_current(name):
+            raise ToolError(name, "is not installed", remedy="Run `edgepack calibrate --params DIR`.")
+    return _root() / "python-arm64", _root() / f"ncnn-{version}"
+
+
+def _fetch(parts: "dict[str, Part]", tell: Tell) -> None:
     _root().mkdir(parents=True, exist_ok=True)
     with FileLock(_root() / ".lock"):
-        for done, (name, part) in enumerate(PARTS.items()):
-            tell(f"ARM emulation: {name}", done, len(PARTS))
+        for done, (name, part) in enumerate(parts.items()):
+            tell(f"ARM emulation: {name}", done, len(parts))
             if not _is_current(name):
                 _make(name, part)
-        tell("ARM emulation", len(PARTS), len(PARTS))
-    _host_qemu.cache_clear()
+        tell("ARM emulation", len(parts), len(parts))
 
 
 def find_qemu() -> Qemu | None:
@@ -182,7 +236,7 @@ def _is_current(name: str) -> bool:
         record = json.loads((_root() / name / _RECORD).read_bytes())
     except (OSError, ValueError):
         return False
-    return bool(record.get("key") == PARTS[name].key())
+    return bool(record.get("key") == (PARTS | CALIBRATION_PARTS)[name].key())
 
 
 def _make_qemu(work: Path) -> dict[str, str]:
@@ -200,7 +254,9 @@ def _make_arm64(work: Path) -> dict[str, str]:
 
 
 def _make_armhf(work: Path) -> dict[str, str]:
-    made = _unpack_packages([f"{name}:armhf" for name in (*_C_PACKAGES, *_PYTHON_PACKAGES)], work)
+    made = _unpack_packages(
+        [f"{name}:armhf" for name in (*_C_PACKAGES, *_PYTHON_PACKAGES, *_NUMPY_PACKAGES)], work
+    )
     folder = work / LIBRARY_FOLDER["armhf"]
     for name in ("blas", "lapack"):  # else linked by the alternatives system when the package is configured
         link = folder / f"lib{name}.so.3"
@@ -214,6 +270,10 @@ def _make_armhf(work: Path) -> dict[str, str]:
     return made
 
 
+def _make_python(work: Path) -> dict[str, str]:
+    return _unpack_packages([f"{name}:arm64" for name in (*_C_PACKAGES, *_PYTHON_PACKAGES)], work)
+
+
 def _make_native(work: Path) -> dict[str, str]:
     library = _root() / "arm64" / LIBRARY_FOLDER["arm64"] / "libLiteRtRuntimeCApi.so"
     driver: _Words = [_NATIVE_SOURCES / "driver.c", library, "-rdynamic", "-Wl,--allow-shlib-undefined"]
@@ -222,6 +282,26 @@ def _make_native(work: Path) -> dict[str, str]:
     plugin: _Words = ["-shared", "-fPIC", "-fvisibility=hidden", _NATIVE_SOURCES / "counter.c"]
     _compile([["cc"], ["gcc"], _zig()], plugin, work / "counter.so")
     return {name: sha256_of(work / name) for name in ("driver", "counter.so")}
+
+
+def _unpack_wheel(wheel: Wheel, work: Path) -> dict[str, str]:
+    folder = work / ".wheels"
+    pin = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311"]
+    argv = [*_pip(), "download", "-q", "--no-deps", *pin, f"--platform={wheel.platform}", "-d", folder]
+    _must([*argv, wheel.requirement])
+    path = next(folder.glob("*.whl"))
+    found = sha256_of(path)
+    if found != wheel.sha256:
+        raise ToolError(
+            path.name,
+            f"its SHA-256 is {found}",
+            allowed=f"the published file has {wheel.sha256}",
+            remedy="Point pip at an index that serves the published file.",
+        )
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(work, [name for name in archive.namelist() if name.startswith(wheel.members)])
+    shutil.rmtree(folder)
+    return {path.name: found}
 
 
 class Part(NamedTuple):
@@ -239,8 +319,19 @@ def _native_key() -> str:
 PARTS: dict[str, Part] = {
     "qemu": Part(_make_qemu, lambda: digest_of(_QEMU_PACKAGES)),
     "arm64": Part(_make_arm64, lambda: digest_of([_C_PACKAGES, _LITERT_WHEEL])),
-    "armhf": Part(_make_armhf, lambda: digest_of([_C_PACKAGES, _PYTHON_PACKAGES, _TFLITE_WHEEL])),
+    "armhf": Part(
+        _make_armhf, lambda: digest_of([_C_PACKAGES, _PYTHON_PACKAGES + _NUMPY_PACKAGES, _TFLITE_WHEEL])
+    ),
     "native": Part(_make_native, _native_key),
+}
+
+
+CALIBRATION_PARTS: dict[str, Part] = {
+    "python-arm64": Part(_make_python, lambda: digest_of([_C_PACKAGES, _PYTHON_PACKAGES])),
+    **{
+        f"ncnn-{version}": Part(partial(_unpack_wheel, wheel), partial(digest_of, wheel))
+        for version, wheel in NCNN_WHEELS.items()
+    },
 }
 
 
@@ -287,26 +378,6 @@ def _unpack_packages(packages: list[str], work: Path) -> dict[str, str]:
     hashes = debian.unpack(downloads, work, _NO_APT)
     shutil.rmtree(state)
     return hashes
-
-
-def _unpack_wheel(wheel: Wheel, work: Path) -> dict[str, str]:
-    folder = work / ".wheels"
-    pin = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311"]
-    argv = [*_pip(), "download", "-q", "--no-deps", *pin, f"--platform={wheel.platform}", "-d", folder]
-    _must([*argv, wheel.requirement])
-    path = next(folder.glob("*.whl"))
-    found = sha256_of(path)
-    if found != wheel.sha256:
-        raise ToolError(
-            path.name,
-            f"its SHA-256 is {found}",
-            allowed=f"the published file has {wheel.sha256}",
-            remedy="Point pip at an index that serves the published file.",
-        )
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(work, [name for name in archive.namelist() if name.startswith(wheel.members)])
-    shutil.rmtree(folder)
-    return {path.name: found}
 
 
 def _pip() -> _Words:

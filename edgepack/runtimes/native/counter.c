@@ -1,12 +1,15 @@
 /* A plugin for qemu-user 7.x: counts what a guest executes and misses in its regions of interest.
  *
- *   -plugin file=counter.so,out=FILE,mode=count|cache[,l1i=BYTES/WAYS,l1d=BYTES/WAYS,l2=BYTES/WAYS]
+ *   -plugin file=counter.so,out=FILE,mode=count|cache[,l1i=BYTES/WAYS,l1d=BYTES/WAYS,l2=BYTES/WAYS...]
  *
  * A region opens at the unallocated hint 0x55, which any core takes for a NOP, and closes at 0x56. FILE gets
- * one JSON object: {"regions": [{"instructions": ..., "memory": ..., ...}, ...]} in the order of execution.
+ * one JSON object: {"regions": [{"instructions": ..., "load": ..., ...}, ...]} in the order of execution.
  * `count` is cheap; `cache` also plays every access, from the first region on, against set-associative LRU
- * caches with 64-byte lines that start empty: L1I and L1D, then one L2 for both (write-allocate; no
- * prefetcher, no TLB, no write-back traffic). For single-threaded guests: the counters are not atomic.
+ * caches with 64-byte lines that start empty (write-allocate; no prefetcher, no TLB, no write-back traffic).
+ * Several geometries are played side by side: each `l1d` begins another, each `l2` after it is one more second
+ * level of the same L1D, seeing what L1D and L1I miss; the misses stand in "l1d" and "l2" in the order given.
+ * A miss is `sequential` when the line before it was one of the last sixteen streams of misses: what a
+ * stride prefetcher would have fetched. For single-threaded guests: the counters are not atomic.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -50,9 +53,9 @@ __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
 /* --- counters ------------------------------------------------------------------------------------------- */
 
-enum { MEMORY, VECTOR, BRANCH, OTHER, L1I, L1D, L2, COUNTERS };
-static const char *const NAMES[COUNTERS] = {"memory",     "vector",     "branch",   "other",
-                                            "l1i_misses", "l1d_misses", "l2_misses"};
+enum { LOAD, STORE, MULTIPLY, VECTOR, BRANCH, OTHER, CLASSES };
+static const char *const CLASS_NAMES[CLASSES] = {"load", "store", "multiply", "vector", "branch", "other"};
+enum { MAX_L1D = 4, MAX_L2 = 12, MAX_CACHES = 1 + MAX_L1D + MAX_L2, COUNTERS = CLASSES + 2 * MAX_CACHES };
 static uint64_t counters[COUNTERS];
 static bool is_a64, plays_caches;
 
@@ -63,13 +66,28 @@ static bool in_region, has_begun;
 
 /* --- caches --------------------------------------------------------------------------------------------- */
 
-enum { LINE_SHIFT = 6 };
+enum { LINE_SHIFT = 6, STREAMS = 16 };
 typedef struct {
   uint64_t sets, ways;
-  uint64_t *lines; /* sets x ways, newest first in each set; line number + 1, 0 = empty */
-  uint64_t *misses;
+  uint64_t *lines;            /* sets x ways, newest first in each set; line number + 1, 0 = empty */
+  uint64_t streams[STREAMS];  /* the last line missed of each */
+  uint64_t next_stream;
+  uint64_t *misses, *sequential;
 } Cache;
-static Cache l1i = {.misses = &counters[L1I]}, l1d = {.misses = &counters[L1D]}, l2 = {.misses = &counters[L2]};
+static Cache caches[MAX_CACHES], *const l1i = &caches[0], *const l1d = &caches[1], *const l2 = &caches[1 + MAX_L1D];
+static size_t l1d_count, l2_count;
+static size_t parent_of[MAX_L2]; /* the L1D that each L2 stands behind */
+
+static void note_miss(Cache *cache, uint64_t line) {
+  ++*cache->misses;
+  for (int i = 0; i < STREAMS; i++) {
+    if (cache->streams[i] + 1 != line) continue;
+    cache->streams[i] = line;
+    ++*cache->sequential;
+    return;
+  }
+  cache->streams[cache->next_stream++ % STREAMS] = line;
+}
 
 /* Returns whether the line was there, and makes it the newest of its set. */
 static inline bool touch(Cache *cache, uint64_t line) {
@@ -79,19 +97,27 @@ static inline bool touch(Cache *cache, uint64_t line) {
   bool hit = set[way] == wanted;
   memmove(set + 1, set, way * sizeof *set);
   set[0] = wanted;
-  *cache->misses += !hit;
+  if (!hit) note_miss(cache, line);
   return hit;
 }
 
-static void read_through(Cache *first, uint64_t address, uint64_t bytes) {
-  for (uint64_t line = address >> LINE_SHIFT; line <= (address + bytes - 1) >> LINE_SHIFT; line++)
-    if (!touch(first, line)) touch(&l2, line);
+static void fetch_line(uint64_t line) {
+  if (touch(l1i, line)) return;
+  for (size_t i = 0; i < l2_count; i++) touch(&l2[i], line);
+}
+
+static void access_line(uint64_t line) {
+  bool hit[MAX_L1D];
+  for (size_t i = 0; i < l1d_count; i++) hit[i] = touch(&l1d[i], line);
+  for (size_t i = 0; i < l2_count; i++)
+    if (!hit[parent_of[i]]) touch(&l2[i], line);
 }
 
 static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *user) {
   (void)vcpu, (void)user;
   if (!has_begun) return;
-  read_through(&l1d, address, UINT64_C(1) << qemu_plugin_mem_size_shift(info));
+  uint64_t last = (address + (UINT64_C(1) << qemu_plugin_mem_size_shift(info)) - 1) >> LINE_SHIFT;
+  for (uint64_t line = address >> LINE_SHIFT; line <= last; line++) access_line(line);
 }
 
 typedef struct {
@@ -101,7 +127,9 @@ typedef struct {
 static void on_block(unsigned vcpu, void *user) {
   const Code *code = user;
   (void)vcpu;
-  if (has_begun) read_through(&l1i, code->address, code->bytes);
+  if (!has_begun) return;
+  uint64_t last = (code->address + code->bytes - 1) >> LINE_SHIFT;
+  for (uint64_t line = code->address >> LINE_SHIFT; line <= last; line++) fetch_line(line);
 }
 
 /* --- regions -------------------------------------------------------------------------------------------- */
@@ -136,12 +164,31 @@ static uint32_t opcode(const struct qemu_plugin_insn *insn) {
   return word;
 }
 
-/* The top level of the A64 encoding (bits 28..25); 32-bit code, mostly Thumb, is not sorted. */
+/* Of a word in the load/store group: pairs, structures and exclusives say it in bit 22; so do plain accesses,
+ * but for the sign-extending loads of general registers (and prefetches, which are told with them). */
+static bool is_load(uint32_t word) {
+  bool is_plain = ((word >> 27) & 7) == 7, is_literal = ((word >> 24) & 0x3b) == 0x18;
+  bool is_general = !(word & (UINT32_C(1) << 26));
+  return is_literal || (word & (UINT32_C(1) << 22)) || (is_plain && is_general && (word & (UINT32_C(1) << 23)));
+}
+
+/* Of a word in the SIMD and floating-point group: does it multiply? (Arm ARM, C4.1.96, its sub-tables.) */
+static bool is_multiply(uint32_t word) {
+  uint32_t three = (word >> 11) & 31, wide = (word >> 12) & 15;
+  if ((word & 0x9f000400) == 0x0f000000) return true; /* vector x one element */
+  if ((word & 0x5f000000) == 0x1f000000) return true; /* scalar, three sources: fmadd and its kin */
+  if ((word & 0x9f208400) == 0x0e008400) return true; /* dot products and matrix multiplies */
+  if ((word & 0x9f200400) == 0x0e200400) return three == 18 || three == 19 || three == 22 || three == 25 || three == 27;
+  if ((word & 0x9f200c00) == 0x0e200000) return wide >= 8 && wide <= 14;
+  return (word & 0x5f20fc00) == 0x1e200800; /* scalar fmul */
+}
+
+/* The top level of the A64 encoding (bits 28..25), two groups of it in halves; 32-bit code is not sorted. */
 static int class_of(uint32_t word) {
   uint32_t group = (word >> 25) & 15;
   if (!is_a64) return OTHER;
-  if ((group & 5) == 4) return MEMORY;
-  if ((group & 7) == 7) return VECTOR;
+  if ((group & 5) == 4) return is_load(word) ? LOAD : STORE;
+  if ((group & 7) == 7) return is_multiply(word) ? MULTIPLY : VECTOR;
   return (group & 14) == 10 ? BRANCH : OTHER;
 }
 
@@ -159,7 +206,7 @@ static void place_mark(const struct qemu_plugin_tb *block, size_t at, bool opens
 }
 
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
-  uint64_t per_class[COUNTERS] = {0};
+  uint64_t per_class[CLASSES] = {0};
   Code *code = plays_caches ? calloc(1, sizeof *code) : NULL;
   (void)id;
   for (size_t i = 0; i < qemu_plugin_tb_n_insns(block); i++) {
@@ -171,7 +218,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
     code->bytes += qemu_plugin_insn_size(insn);
     qemu_plugin_register_vcpu_mem_cb(insn, on_access, NO_REGISTERS, READS_AND_WRITES, NULL);
   }
-  for (int i = 0; i <= OTHER; i++)
+  for (int i = 0; i < CLASSES; i++)
     if (per_class[i]) qemu_plugin_register_vcpu_tb_exec_inline(block, ADD_U64, &counters[i], per_class[i]);
   if (!plays_caches) return;
   code->address = qemu_plugin_tb_vaddr(block);
@@ -180,6 +227,14 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
 
 /* --- start and end -------------------------------------------------------------------------------------- */
 
+static void write_misses(FILE *out, const char *name, const Cache *first, size_t count, const uint64_t *region) {
+  fprintf(out, ", \"%s\": [", name);
+  for (const Cache *cache = first; cache < first + count; cache++)
+    fprintf(out, "%s{\"misses\": %" PRIu64 ", \"sequential\": %" PRIu64 "}", cache == first ? "" : ", ",
+            region[cache->misses - counters], region[cache->sequential - counters]);
+  fprintf(out, "]");
+}
+
 static void on_exit_of_guest(qemu_plugin_id_t id, void *user) {
   FILE *out = fopen(user, "w");
   (void)id;
@@ -187,10 +242,14 @@ static void on_exit_of_guest(qemu_plugin_id_t id, void *user) {
   fprintf(out, "{\"regions\": [");
   for (size_t i = 0; i < region_count; i++) {
     const uint64_t *region = regions[i];
-    uint64_t instructions = region[MEMORY] + region[VECTOR] + region[BRANCH] + region[OTHER];
+    uint64_t instructions = 0;
+    for (int class = 0; class < CLASSES; class ++) instructions += region[class];
     fprintf(out, "%s{\"instructions\": %" PRIu64, i ? ", " : "", instructions);
-    for (int name = 0; name < COUNTERS; name++)
-      fprintf(out, ", \"%s\": %" PRIu64, NAMES[name], region[name]);
+    for (int class = 0; class < CLASSES; class ++)
+      fprintf(out, ", \"%s\": %" PRIu64, CLASS_NAMES[class], region[class]);
+    write_misses(out, "l1i", l1i, plays_caches, region);
+    write_misses(out, "l1d", l1d, l1d_count, region);
+    write_misses(out, "l2", l2, l2_count, region);
     fprintf(out, "}");
   }
   fprintf(out, "]}\n");
@@ -203,8 +262,20 @@ static bool shape(Cache *cache, const char *geometry) {
   cache->ways = *slash == '/' ? strtoull(slash + 1, NULL, 10) : 0;
   cache->sets = cache->ways ? (bytes >> LINE_SHIFT) / cache->ways : 0;
   if (cache->sets == 0) return false;
+  cache->misses = &counters[CLASSES + 2 * (cache - caches)];
+  cache->sequential = cache->misses + 1;
   cache->lines = calloc(cache->sets * cache->ways, sizeof *cache->lines);
   return cache->lines != NULL;
+}
+
+static bool add_l1d(const char *geometry) {
+  return l1d_count < MAX_L1D && shape(&l1d[l1d_count], geometry) && ++l1d_count;
+}
+
+static bool add_l2(const char *geometry) {
+  if (l1d_count == 0 || l2_count == MAX_L2 || !shape(&l2[l2_count], geometry)) return false;
+  parent_of[l2_count++] = l1d_count - 1;
+  return true;
 }
 
 static bool take(char *word, char **out) {
@@ -213,9 +284,9 @@ static bool take(char *word, char **out) {
   *value++ = 0;
   if (strcmp(word, "out") == 0) return (*out = strdup(value)) != NULL;
   if (strcmp(word, "mode") == 0) return (plays_caches = strcmp(value, "cache") == 0) || strcmp(value, "count") == 0;
-  if (strcmp(word, "l1i") == 0) return shape(&l1i, value);
-  if (strcmp(word, "l1d") == 0) return shape(&l1d, value);
-  return strcmp(word, "l2") == 0 && shape(&l2, value);
+  if (strcmp(word, "l1i") == 0) return shape(l1i, value);
+  if (strcmp(word, "l1d") == 0) return add_l1d(value);
+  return strcmp(word, "l2") == 0 && add_l2(value);
 }
 
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
@@ -226,7 +297,7 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
     fprintf(stderr, "counter: cannot take the argument %s\n", argv[i]);
     return 1;
   }
-  if (!out || (plays_caches && !(l1i.lines && l1d.lines && l2.lines))) {
+  if (!out || (plays_caches && !(l1i->lines && l1d_count && l2_count))) {
     fprintf(stderr, "counter: `out`, or the geometry of a cache, is missing\n");
     return 1;
   }

@@ -1,0 +1,149 @@
+"""Counts of ncnn's benchmark networks, on every kernel stream and by several versions of ncnn.
+
+A kernel stream is what a family of cores executes: ncnn asks the core's name and features and picks its
+kernels by them. Counts are exact and are kept in one file beside the profiles; what it holds is not counted
+again.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from os import cpu_count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edgepack.errors import DataError
+from edgepack.profiles import Cache, Emulation
+from edgepack.runtimes import ncnn
+from edgepack.runtimes.qemu import Hierarchy, Region
+from edgepack.store import write_atomic
+from edgepack.tools import Tell
+from edgepack.tools import arm as tools
+
+DEADLINE_S = 1_800
+_KIB = 1024
+
+L1D_KIB = (32, 64)
+L2_KIB = (256, 512, 1024, 2048, 4096, 8192)
+HIERARCHIES = tuple(
+    Hierarchy(
+        Cache(size_bytes=l1d * _KIB, ways=4), tuple(Cache(size_bytes=l2 * _KIB, ways=16) for l2 in L2_KIB)
+    )
+    for l1d in L1D_KIB
+)
+
+_V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+_V8_2 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+_L1 = Cache(size_bytes=32 * _KIB, ways=2)
+
+
+def _core(cpu: str, name: str, part: str, features: str, variant: str = "0x0") -> Emulation:
+    # The data caches are those of HIERARCHIES; the core's own are not played.
+    return Emulation(
+        cpu=cpu, core=name, part=part, variant=variant, features=features, l1i=_L1, l1d=_L1, l2=_L1
+    )
+
+
+STREAMS: dict[str, Emulation] = {
+    "a53": _core("cortex-a53", "Cortex-A53", "0xd03", _V8),
+    "a72": _core("cortex-a72", "Cortex-A72", "0xd08", _V8),
+    "a55": _core("cortex-a76", "Cortex-A55", "0xd05", _V8_2, variant="0x1"),
+    "a76": _core("cortex-a76", "Cortex-A76", "0xd0b", _V8_2),
+}
+"""qemu 7.2 has no Cortex-A55: the Cortex-A76 executes its instructions, and calls itself one."""
+
+INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
+    "squeezenet": (227, 227, 3),
+    "squeezenet_int8": (227, 227, 3),
+    "alexnet": (227, 227, 3),
+    "blazeface": (128, 128, 3),
+    "squeezenet_ssd": (300, 300, 3),
+    "squeezenet_ssd_int8": (300, 300, 3),
+    "mobilenet_ssd": (300, 300, 3),
+    "mobilenet_ssd_int8": (300, 300, 3),
+    "mobilenet_yolo": (416, 416, 3),
+    "mobilenetv2_yolov3": (352, 352, 3),
+    "yolov4-tiny": (416, 416, 3),
+    "nanodet_m": (320, 320, 3),
+    "yolo-fastest-1.1": (320, 320, 3),
+    "yolo-fastestv2": (352, 352, 3),
+}
+"""Input sizes (w, h, channels) of the published runs that are not 224 x 224 x 3."""
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """One network counted: `stream` is a key of STREAMS, `region` the second inference of its process."""
+
+    net: str
+    version: str
+    stream: str
+    region: Region
+
+
+class _Job(NamedTuple):
+    param: Path
+    version: str
+    stream: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.param.stem, self.version, self.stream
+
+
+def read_counts(path: Path) -> list[Counted]:
+    """Return what `count_all` kept in `path`; nothing when there is no such file."""
+    if not path.is_file():
+        return []
+    return msgspec.json.decode(path.read_bytes(), type=list[Counted])
+
+
+def count_all(params: Path, path: Path, tell: Tell) -> list[Counted]:
+    """Count every network file in `params` that `path` lacks, keep each as it comes, and return all.
+
+    Raises DataError when `params` holds no network, and what `runtimes.ncnn.count` raises.
+    """
+    files = sorted(params.glob("*.param"))
+    if not files:
+        raise DataError(
+            str(params),
+            "holds no network file",
+            allowed="NAME.param files, as in ncnn's benchmark folder",
+            remedy="Give the folder that holds them.",
+        )
+    tools.fetch_ncnn(tell)
+    found = {(one.net, one.version, one.stream): one for one in read_counts(path)}
+    jobs = [job for job in _jobs(files) if job.key not in found]
+    pool = ThreadPoolExecutor(cpu_count())
+    try:
+        futures = [pool.submit(_count, job) for job in jobs]
+        for done, future in enumerate(as_completed(futures), 1):
+            one = future.result()
+            found[one.net, one.version, one.stream] = one
+            _keep(path, list(found.values()))
+            tell(f"counted {one.net}, ncnn {one.version}, {one.stream}", done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return list(found.values())
+
+
+def _jobs(files: list[Path]) -> Iterator[_Job]:
+    for version in tools.NCNN_WHEELS:
+        for file in files:
+            for stream in STREAMS:
+                yield _Job(file, version, stream)
+
+
+def _count(job: _Job) -> Counted:
+    shape = INPUT_SHAPES.get(job.param.stem, (224, 224, 3))
+    region = ncnn.count(
+        job.param, shape, STREAMS[job.stream], HIERARCHIES, job.version, deadline_s=DEADLINE_S
+    )
+    return Counted(net=job.param.stem, version=job.version, stream=job.stream, region=region)
+
+
+def _keep(path: Path, counted: list[Counted]) -> None:
+    rows: list[Any] = msgspec.to_builtins(sorted(counted, key=lambda c: (c.version, c.net, c.stream)))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_atomic(path, f"[\n{lines}\n]\n".encode())
