@@ -1,6 +1,7 @@
 """ARM emulation: equal bytes, equal counts, cores that contradict themselves, and models that fail."""
 
 import signal
+import sys
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgepack import proc
 from edgepack.errors import ConfigError, ConvertError, LimitError, MeasureError, ToolError
 from edgepack.measure.arm import measure
 from edgepack.profiles import Emulation, Profile, load_profiles
@@ -92,19 +94,64 @@ def test_counts_do_not_depend_on_environment_folder_or_file_name(
 def test_a_core_with_dot_products_needs_fewer_instructions_than_one_without() -> None:
     low, mid, high = (count_on(target).warm for target in ARM64[:3])
     assert high.instructions < mid.instructions < low.instructions
-    assert high.multiply < 0.6 * mid.multiply  # sdot: 16 products where smlal does 8
+    assert high.multiply_int < 0.6 * mid.multiply_int  # sdot: 16 products where smlal does 8
 
 
 @emulated
 def test_classes_add_up_and_the_first_inference_costs_more() -> None:
     warm, cold, peak, _ = count_on("android-arm64-mid")
-    classes = warm.load, warm.store, warm.multiply, warm.vector, warm.branch, warm.other
-    assert sum(classes) == warm.instructions
-    assert all(classes)
+    scalar = warm.load, warm.store, warm.divide, warm.branch, warm.other
+    vector = warm.load_vector, warm.store_vector, warm.multiply_float, warm.multiply_int, warm.vector
+    assert sum(scalar) + sum(vector) == warm.instructions
+    assert all(vector)
+    assert warm.multiply_int > 10 * warm.multiply_float, "an int8 model"
     assert 0 < warm.instructions < cold.instructions
     assert warm.l2_misses < cold.l2_misses, "the caches start empty and this model fits into them"
     assert peak is not None
     assert 100_000 < peak < 1_000_000
+
+
+OF_EVERY_CLASS = {
+    "load": "ldr x0, [sp]; ldp x0, x1, [sp]; ldrb w0, [sp]; ldrsw x0, [sp]; ldr x0, #-8; ldur x0, [sp, #1]",
+    "load_vector": "ldr q0, [sp]; ldp q0, q1, [sp]; ld1 {v0.16b}, [sp]; ld1r {v0.4s}, [sp]; ldr s0, [sp]",
+    "store": "str x0, [sp, #-16]; stp x0, x1, [sp, #-16]; strb w0, [sp, #-16]",
+    "store_vector": "str q0, [sp, #-16]; stur q0, [sp, #-32]; str d0, [sp, #-16]",
+    "multiply_float": "fmla v0.4s, v1.4s, v2.4s; fmul v0.4s, v1.4s, v2.s[1]; fmla v0.8h, v1.8h, v2.8h; "
+    "fmadd s0, s1, s2, s3; fmul d0, d1, d2; fmla v0.4s, v1.4s, v2.s[0]",
+    "multiply_int": "smlal v0.8h, v1.8b, v2.8b; smull v0.4s, v1.4h, v2.h[0]; mla v0.8h, v1.8h, v2.8h; "
+    "sdot v0.4s, v1.16b, v2.16b; sdot v0.4s, v1.16b, v2.4b[1]; sqrdmulh v0.4s, v1.4s, v2.4s",
+    "divide": "fdiv v0.4s, v1.4s, v2.4s; fsqrt v0.4s, v1.4s; fdiv s0, s1, s2; fsqrt d0, d1; udiv x0, x1, x2; "
+    "fdiv v0.8h, v1.8h, v2.8h",
+    "vector": "fadd v0.4s, v1.4s, v2.4s; fmax v0.4s, v1.4s, v2.4s; zip1 v0.8h, v1.8h, v2.8h; dup v0.4s, w0; "
+    "sqxtn v0.8b, v1.8h; fcvtns v0.4s, v1.4s; sshr v0.4s, v1.4s, #3; scvtf s0, w0; fmov s0, w0",
+    "branch": "b 1f; 1: cbz x0, 2f; 2: tbz x0, #0, 3f; 3:",
+    "other": "add x0, x1, x2; mov x0, #1; madd x0, x1, x2, x3; lsl x0, x1, #3; csel x0, x1, x2, eq",
+}
+
+
+@emulated
+def test_every_instruction_is_told_by_its_class(tmp_path: Path) -> None:
+    for name, code in OF_EVERY_CLASS.items():
+        source, program = tmp_path / f"{name}.s", tmp_path / name
+        lines = "\n".join(code.split("; "))
+        source.write_text(
+            f".arch armv8.2-a+fp16+dotprod\n.globl _start\n_start:\nsub sp, sp, #64\nhint #0x55\n{lines}\n"
+            "hint #0x56\nmov x8, #93\nmov x0, #0\nsvc #0\n"
+        )
+        zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-nostdlib", "-static"]
+        built = proc.run([*zig, source, "-o", program], deadline_s=120)
+        assert built.returncode == 0, built.stderr_tail
+        folder = tmp_path / f"{name}.run"
+        folder.mkdir()
+        stage = qemu.Stage(folder, tools.locate(), core("android-arm64-high"), "arm64")
+        qemu.lay_root(stage)
+        qemu.run_guest(stage, [str(program)], program, cache_counts=True, deadline_s=DEADLINE_S)
+        (region,) = qemu.read_regions(stage)
+        count = len([word for word in code.split("; ") if not word.endswith(":")])
+        found = {name: getattr(region, name) for name in OF_EVERY_CLASS}
+        # Each region ends with the hint that closes it.
+        assert found == dict.fromkeys(OF_EVERY_CLASS, 0) | {name: count} | {"other": found["other"]}, name
+        assert found["other"] - (count if name == "other" else 0) in (0, 1)
 
 
 @emulated

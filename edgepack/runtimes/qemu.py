@@ -53,18 +53,23 @@ class Misses(msgspec.Struct, frozen=True):
 
 
 class Region(msgspec.Struct, frozen=True):
-    """Counts between two marks; the six classes add up to `instructions`.
+    """Counts between two marks; the ten classes add up to `instructions`.
 
-    The classes are those of the A64 encoding: loads and stores of any register, SIMD and floating-point
-    multiplies (with or without an addition), the rest of SIMD and floating point, branches, and everything
-    else (32-bit code is all `other`). Misses are of LRU caches with 64-byte lines: one L1I, and the L1D and
-    second levels in the order in which they were asked for.
+    The classes are those of the A64 encoding: loads and stores of general and of vector registers; SIMD and
+    floating-point multiplies (with or without an addition), divisions and square roots (of integers too),
+    and the rest of SIMD and floating point; branches, and everything else (32-bit code is all `other`).
+    Misses are of LRU caches with 64-byte lines: one L1I, and the L1D and second levels in the order in which
+    they were asked for.
     """
 
     instructions: int
     load: int
+    load_vector: int
     store: int
-    multiply: int
+    store_vector: int
+    multiply_float: int
+    multiply_int: int
+    divide: int
     vector: int
     branch: int
     other: int

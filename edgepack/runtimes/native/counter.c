@@ -53,8 +53,10 @@ __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
 /* --- counters ------------------------------------------------------------------------------------------- */
 
-enum { LOAD, STORE, MULTIPLY, VECTOR, BRANCH, OTHER, CLASSES };
-static const char *const CLASS_NAMES[CLASSES] = {"load", "store", "multiply", "vector", "branch", "other"};
+enum { LOAD, LOAD_VECTOR, STORE, STORE_VECTOR, MULTIPLY_FLOAT, MULTIPLY_INT, DIVIDE, VECTOR, BRANCH, OTHER, CLASSES };
+static const char *const CLASS_NAMES[CLASSES] = {
+    "load",   "load_vector", "store",  "store_vector", "multiply_float", "multiply_int",
+    "divide", "vector",      "branch", "other"};
 enum { MAX_L1D = 4, MAX_L2 = 12, MAX_CACHES = 1 + MAX_L1D + MAX_L2, COUNTERS = CLASSES + 2 * MAX_CACHES };
 static uint64_t counters[COUNTERS];
 static bool is_a64, plays_caches;
@@ -164,32 +166,54 @@ static uint32_t opcode(const struct qemu_plugin_insn *insn) {
   return word;
 }
 
-/* Of a word in the load/store group: pairs, structures and exclusives say it in bit 22; so do plain accesses,
- * but for the sign-extending loads of general registers (and prefetches, which are told with them). */
-static bool is_load(uint32_t word) {
-  bool is_plain = ((word >> 27) & 7) == 7, is_literal = ((word >> 24) & 0x3b) == 0x18;
-  bool is_general = !(word & (UINT32_C(1) << 26));
-  return is_literal || (word & (UINT32_C(1) << 22)) || (is_plain && is_general && (word & (UINT32_C(1) << 23)));
+static uint32_t bits(uint32_t word, int high, int low) { return (word >> low) & ((2u << (high - low)) - 1); }
+static bool fits(uint32_t word, uint32_t mask, uint32_t value) { return (word & mask) == value; }
+
+/* Pairs, structures and exclusives say in bit 22 whether they load; so do plain accesses, but for the
+ * sign-extending loads of general registers (and prefetches, which are told with them). */
+static int class_of_access(uint32_t word) {
+  bool vector = bits(word, 26, 26), plain = bits(word, 29, 27) == 7, literal = fits(word, 0x3b000000, 0x18000000);
+  bool load = literal || bits(word, 22, 22) || (plain && !vector && bits(word, 23, 23));
+  return load ? (vector ? LOAD_VECTOR : LOAD) : (vector ? STORE_VECTOR : STORE);
 }
 
-/* Of a word in the SIMD and floating-point group: does it multiply? (Arm ARM, C4.1.96, its sub-tables.) */
-static bool is_multiply(uint32_t word) {
-  uint32_t three = (word >> 11) & 31, wide = (word >> 12) & 15;
-  if ((word & 0x9f000400) == 0x0f000000) return true; /* vector x one element */
-  if ((word & 0x5f000000) == 0x1f000000) return true; /* scalar, three sources: fmadd and its kin */
-  if ((word & 0x9f208400) == 0x0e008400) return true; /* dot products and matrix multiplies */
-  if ((word & 0x9f200400) == 0x0e200400) return three == 18 || three == 19 || three == 22 || three == 25 || three == 27;
-  if ((word & 0x9f200c00) == 0x0e200000) return wide >= 8 && wide <= 14;
-  return (word & 0x5f20fc00) == 0x1e200800; /* scalar fmul */
+/* SIMD and floating point, by the sub-tables of the Arm ARM, C4.1: what multiplies (with or without an
+ * addition), what divides or takes a root, and the rest. */
+static int class_of_vector(uint32_t word) {
+  if (fits(word, 0x9f000400, 0x0f000000)) { /* vector x one element */
+    uint32_t op = bits(word, 15, 12);
+    return op == 1 || op == 5 || op == 9 ? MULTIPLY_FLOAT : MULTIPLY_INT;
+  }
+  if (fits(word, 0x9f208400, 0x0e008400)) return MULTIPLY_INT; /* dot products, matrix multiplies */
+  if (fits(word, 0x9f60c400, 0x0e400400)) {                    /* three the same, half precision */
+    uint32_t op = bits(word, 13, 11);
+    return op == 1 || op == 3 ? MULTIPLY_FLOAT : op == 7 && bits(word, 29, 29) ? DIVIDE : VECTOR;
+  }
+  if (fits(word, 0x9f200400, 0x0e200400)) { /* three the same */
+    uint32_t op = bits(word, 15, 11);
+    if (op == 31 && bits(word, 29, 29) && !bits(word, 23, 23)) return DIVIDE;
+    if (op == 25 || op == 27) return MULTIPLY_FLOAT;
+    return op == 18 || op == 19 || op == 22 ? MULTIPLY_INT : VECTOR;
+  }
+  if (fits(word, 0x9f200c00, 0x0e200000)) { /* three different */
+    uint32_t op = bits(word, 15, 12);
+    return op >= 8 && op <= 14 ? MULTIPLY_INT : VECTOR;
+  }
+  if (fits(word, 0xbfbffc00, 0x2ea1f800) || fits(word, 0xbffffc00, 0x2ef9f800)) return DIVIDE; /* fsqrt */
+  if (fits(word, 0x5f000000, 0x1f000000)) return MULTIPLY_FLOAT;                     /* scalar fmadd and kin */
+  if (fits(word, 0x5f20fc00, 0x1e200800)) return MULTIPLY_FLOAT;                     /* scalar fmul */
+  if (fits(word, 0x5f20fc00, 0x1e201800) || fits(word, 0xff3ffc00, 0x1e21c000)) return DIVIDE;
+  return VECTOR;
 }
 
-/* The top level of the A64 encoding (bits 28..25), two groups of it in halves; 32-bit code is not sorted. */
+/* The top level of the A64 encoding (bits 28..25), two groups of it taken apart; 32-bit code is not sorted. */
 static int class_of(uint32_t word) {
-  uint32_t group = (word >> 25) & 15;
+  uint32_t group = bits(word, 28, 25);
   if (!is_a64) return OTHER;
-  if ((group & 5) == 4) return is_load(word) ? LOAD : STORE;
-  if ((group & 7) == 7) return is_multiply(word) ? MULTIPLY : VECTOR;
-  return (group & 14) == 10 ? BRANCH : OTHER;
+  if ((group & 5) == 4) return class_of_access(word);
+  if ((group & 7) == 7) return class_of_vector(word);
+  if ((group & 14) == 10) return BRANCH;
+  return fits(word, 0x7fe0f800, 0x1ac00800) ? DIVIDE : OTHER;
 }
 
 static bool is_mark(const struct qemu_plugin_insn *insn, bool opens) {
