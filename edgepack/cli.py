@@ -275,6 +275,55 @@ def measure(model: Path, pattern: str, as_json: bool) -> int:
     return EXIT_WITHIN_BUDGET
 
 
+@cli.group(invoke_without_command=True)
+@click.option("--params", type=_EXISTING, help="Folder of ncnn network files: count what is not counted yet.")
+@click.option("--report", "shows_errors", is_flag=True, help="Print the errors on what the fit never saw.")
+@_json_option
+@click.pass_context
+def calibrate(context: click.Context, params: Path | None, shows_errors: bool, as_json: bool) -> int:
+    """Fit the device model to counts and published latencies, or predict a network with it.
+
+    Example: edgepack calibrate --report
+    """
+    if context.invoked_subcommand is not None:
+        return EXIT_WITHIN_BUDGET
+    from edgepack import calibrating
+    from edgepack.terminal import Terminal
+
+    with Terminal() as tell:
+        if params is not None:
+            calibrating.recount(params, tell)
+        model = calibrating.refit()
+        calibrating.freeze(model)
+        report = calibrating.evaluate(tell) if shows_errors else None
+    found = calibrating.render(report or model, as_json)
+    click.echo(found, nl=False)
+    return EXIT_WITHIN_BUDGET
+
+
+@calibrate.command()
+@click.option("--params", "param", required=True, type=_EXISTING, help="A .param file of ncnn.")
+@click.option("--input", "shape", required=True, help="Width,height,channels of its input.")
+@click.option("--device", required=True, help="A device of targets/calibration/devices.toml.")
+@_json_option
+def predict(param: Path, shape: str, device: str, as_json: bool) -> int:
+    """Predict the single-thread latency of a network that the fit never saw.
+
+    Example: edgepack calibrate predict --params net.param --input 224,224,3 --device raspberry-pi-4
+    """
+    from edgepack import calibrating
+    from edgepack.terminal import Terminal
+
+    numbers = shape.split(",")
+    if len(numbers) != 3 or not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise click.BadParameter(f"'{shape}' is not WIDTH,HEIGHT,CHANNELS", param_hint="--input")
+    width, height, channels = map(int, numbers)
+    with Terminal() as tell:
+        latency = calibrating.predict(param, (width, height, channels), device, tell)
+    click.echo(calibrating.render_latency(latency, as_json), nl=False)
+    return EXIT_WITHIN_BUDGET
+
+
 @cli.command()
 @click.argument("bundles", nargs=-1, required=True, type=_EXISTING)
 @click.option("--budget", type=_EXISTING, help="TOML file with a [budget] to judge by.")

@@ -20,10 +20,10 @@ FLOORS = [
     {"store", "proc", "keras2", "budget"},
     {"tools"},
     {"data", "models", "runtimes"},
-    {"evaluate", "bundle"},
+    {"evaluate", "bundle", "latency"},
     {"train", "compress", "convert", "measure", "calibrate", "embed", "report"},
     {"stages", "health", "terminal", "checking"},
-    {"ship", "measuring"},
+    {"ship", "measuring", "calibrating"},
     {"build"},
     {"cli"},
     {"__main__", "__init__"},  # the package's own names are only looked up when asked for

@@ -6,7 +6,7 @@ again.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from os import cpu_count
 from pathlib import Path
@@ -15,24 +15,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgepack.errors import DataError
+from edgepack.latency.features import HIERARCHIES
 from edgepack.profiles import Cache, Emulation
 from edgepack.runtimes import ncnn
-from edgepack.runtimes.qemu import Hierarchy, Region
+from edgepack.runtimes.ncnn import Arithmetic
+from edgepack.runtimes.qemu import Region
 from edgepack.store import write_atomic
 from edgepack.tools import Tell
 from edgepack.tools import arm as tools
 
 DEADLINE_S = 1_800
 _KIB = 1024
-
-L1D_KIB = (32, 64)
-L2_KIB = (256, 512, 1024, 2048, 4096, 8192)
-HIERARCHIES = tuple(
-    Hierarchy(
-        Cache(size_bytes=l1d * _KIB, ways=4), tuple(Cache(size_bytes=l2 * _KIB, ways=16) for l2 in L2_KIB)
-    )
-    for l1d in L1D_KIB
-)
 
 _V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 _V8_2 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
@@ -82,14 +75,12 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     region: Region
 
 
-class _Job(NamedTuple):
-    param: Path
+class Wanted(NamedTuple):
+    """What is to be counted: a network, by a version of ncnn, on a kernel stream."""
+
+    net: str
     version: str
     stream: str
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.param.stem, self.version, self.stream
 
 
 def read_counts(path: Path) -> list[Counted]:
@@ -99,12 +90,12 @@ def read_counts(path: Path) -> list[Counted]:
     return msgspec.json.decode(path.read_bytes(), type=list[Counted])
 
 
-def count_all(params: Path, path: Path, tell: Tell) -> list[Counted]:
-    """Count every network file in `params` that `path` lacks, keep each as it comes, and return all.
+def count_all(params: Path, wanted: Iterable[Wanted], path: Path, tell: Tell) -> list[Counted]:
+    """Count what is `wanted`, of the networks in `params`, and not in `path`; keep each as it comes.
 
     Raises DataError when `params` holds no network, and what `runtimes.ncnn.count` raises.
     """
-    files = sorted(params.glob("*.param"))
+    files = {file.stem: file for file in sorted(params.glob("*.param"))}
     if not files:
         raise DataError(
             str(params),
@@ -113,14 +104,14 @@ def count_all(params: Path, path: Path, tell: Tell) -> list[Counted]:
             remedy="Give the folder that holds them.",
         )
     tools.fetch_ncnn(tell)
-    found = {(one.net, one.version, one.stream): one for one in read_counts(path)}
-    jobs = [job for job in _jobs(files) if job.key not in found]
+    found = {Wanted(one.net, one.version, one.stream): one for one in read_counts(path)}
+    jobs = sorted({job for job in wanted if job.net in files} - set(found), key=lambda job: job[::-1])
     pool = ThreadPoolExecutor(cpu_count())
     try:
-        futures = [pool.submit(_count, job) for job in jobs]
+        futures = [pool.submit(_count, files[job.net], job) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
             one = future.result()
-            found[one.net, one.version, one.stream] = one
+            found[Wanted(one.net, one.version, one.stream)] = one
             _keep(path, list(found.values()))
             tell(f"counted {one.net}, ncnn {one.version}, {one.stream}", done, len(jobs))
     finally:
@@ -128,19 +119,38 @@ def count_all(params: Path, path: Path, tell: Tell) -> list[Counted]:
     return list(found.values())
 
 
-def _jobs(files: list[Path]) -> Iterator[_Job]:
-    for version in tools.NCNN_WHEELS:
-        for file in files:
-            for stream in STREAMS:
-                yield _Job(file, version, stream)
+def arithmetic_all(params: Path, path: Path, tell: Tell) -> dict[str, Arithmetic]:
+    """Return multiply-accumulates and weights of every network in `params`; kept in `path`, as counts are."""
+    found = read_arithmetic(path)
+    files = [file for file in sorted(params.glob("*.param")) if file.stem not in found]
+    tools.fetch_ncnn(tell)
+    version = next(iter(tools.NCNN_WHEELS))
+    for done, file in enumerate(files):
+        tell(f"arithmetic of {file.stem}", done, len(files))
+        found[file.stem] = ncnn.arithmetic(
+            file, shape_of(file.stem), STREAMS["a76"], version, deadline_s=DEADLINE_S
+        )
+        rows = {net: found[net]._asdict() for net in sorted(found)}
+        write_atomic(path, (json.dumps(rows, indent=1) + "\n").encode())
+    return found
 
 
-def _count(job: _Job) -> Counted:
-    shape = INPUT_SHAPES.get(job.param.stem, (224, 224, 3))
-    region = ncnn.count(
-        job.param, shape, STREAMS[job.stream], HIERARCHIES, job.version, deadline_s=DEADLINE_S
-    )
-    return Counted(net=job.param.stem, version=job.version, stream=job.stream, region=region)
+def read_arithmetic(path: Path) -> dict[str, Arithmetic]:
+    """Return what `arithmetic_all` kept in `path`; nothing when there is no such file."""
+    if not path.is_file():
+        return {}
+    return {net: Arithmetic(**kept) for net, kept in json.loads(path.read_bytes()).items()}
+
+
+def shape_of(net: str) -> tuple[int, int, int]:
+    """Return the input (w, h, channels) of the published runs of a network."""
+    return INPUT_SHAPES.get(net, (224, 224, 3))
+
+
+def _count(param: Path, job: Wanted) -> Counted:
+    shape, core = shape_of(job.net), STREAMS[job.stream]
+    region = ncnn.count(param, shape, core, HIERARCHIES, job.version, deadline_s=DEADLINE_S)
+    return Counted(net=job.net, version=job.version, stream=job.stream, region=region)
 
 
 def _keep(path: Path, counted: list[Counted]) -> None:

@@ -1,0 +1,173 @@
+"""How far a device model errs on networks and on devices that it never saw."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.calibrate.fit import Fit, fit, predicted_cycles
+from edgepack.calibrate.rows import Row
+
+PULLS = (0.03, 0.3, 3.0)
+COVERAGE = 0.9
+_TEST_SHARE = 1 / 3
+_FOLDS = 4
+
+
+class Held(NamedTuple):
+    """One row predicted by a model that never saw its network (or its device), with its 90 % interval."""
+
+    row: Row
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+
+    @property
+    def error(self) -> float:
+        """Return the relative error: 0.1 is ten per cent too slow."""
+        return self.predicted_ms / self.row.avg_ms - 1
+
+    @property
+    def covered(self) -> bool:
+        """Whether the published latency lies in the interval."""
+        return self.low_ms <= self.row.avg_ms <= self.high_ms
+
+
+def outer_hold_out(rows: list[Row], *, splits: int, seed: int) -> Iterator[list[Held]]:
+    """Yield, split by split, the rows of a third of the networks, predicted from the other two thirds.
+
+    The pull and the intervals are chosen inside of each split, from its own training networks.
+    """
+    nets = sorted({row.net for row in rows})
+    for split in range(splits):
+        generator = np.random.default_rng([seed, split])
+        test = set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
+        train = [row for row in rows if row.net not in test]
+        pull, residuals = chosen_pull(train)
+        spread = Spread.of(train, residuals)
+        model = fit(train, pull=pull)
+        yield [
+            held(row, model, spread) for row in rows if row.net in test and row.device.name in model.devices
+        ]
+
+
+def leave_one_net_out(rows: list[Row]) -> list[Held]:
+    """Predict every network from all others, the interval from the others' errors."""
+    pull, residuals = chosen_pull(rows)
+    spread = Spread.of(rows, residuals)
+    found = []
+    for net in sorted({row.net for row in rows}):
+        model = fit([row for row in rows if row.net != net], pull=pull)
+        found += [held(row, model, spread) for row in rows if row.net == net]
+    return found
+
+
+def leave_one_device_out(rows: list[Row]) -> dict[str, list[float]]:
+    """Return the relative errors on each device when its kind's other devices alone are known.
+
+    Devices whose core is on no other device are left out.
+    """
+    found: dict[str, list[float]] = {}
+    cores = {row.device.name: row.device.core for row in rows}
+    for name, core in cores.items():
+        if sum(other == core for other in cores.values()) < 2:
+            continue
+        mine = [row for row in rows if row.device.name == name]
+        model = fit([row for row in rows if row.device.name != name], pull=PULLS[1])
+        weights = model.kinds[mine[0].device.kind]
+        found[name] = [predicted_cycles(weights, row) / row.cycles - 1 for row in mine]
+    return found
+
+
+def chosen_pull(rows: list[Row]) -> tuple[float, NDArray[np.float64]]:
+    """Return the pull with the least mean error in folds by network, and the log errors of its folds."""
+    nets = sorted({row.net for row in rows})
+    fold_of = {net: index % _FOLDS for index, net in enumerate(nets)}
+    best: tuple[float, float, NDArray[np.float64]] | None = None
+    for pull in PULLS:
+        residuals = np.zeros(len(rows))
+        for fold in range(_FOLDS):
+            model = fit([row for row in rows if fold_of[row.net] != fold], pull=pull)
+            for index, row in enumerate(rows):
+                if fold_of[row.net] == fold:
+                    residuals[index] = _log_error(model, row)
+        error = float(np.mean(np.abs(np.expm1(-residuals))))
+        if best is None or error < best[0]:
+            best = error, pull, residuals
+    assert best is not None  # noqa: S101  PULLS is not empty
+    return best[1], best[2]
+
+
+def _log_error(model: Fit, row: Row) -> float:
+    weights = model.devices.get(row.device.name, model.kinds.get(row.device.kind))
+    if weights is None:
+        return 0.0
+    return float(np.log(row.cycles / max(predicted_cycles(weights, row), 1.0)))
+
+
+class Spread(NamedTuple):
+    """How wide intervals must be: each device's scale of log errors, and quantiles of error / scale.
+
+    Split conformal prediction with normalised scores (Lei et al., JASA 2018, section 5.2), the errors being
+    those of cross-validation by network; a device's scale is drawn towards its kind's.
+    """
+
+    scales: dict[str, float]
+    quantile: float
+    worst: float
+
+    @classmethod
+    def of(cls, rows: list[Row], residuals: NDArray[np.float64]) -> "Spread":
+        """Return the spread that errors `residuals`, float64 [len(rows)], ask for."""
+        names = np.array([row.device.name for row in rows])
+        kinds = np.array([row.device.kind for row in rows])
+        scales = {}
+        for name in sorted(set(names)):
+            mine, kind = np.abs(residuals[names == name]), kinds[names == name][0]
+            common = np.abs(residuals[kinds == kind])
+            scales[name] = float((mine.sum() + _OF_KIND * common.mean()) / (len(mine) + _OF_KIND))
+        scores = np.sort(np.abs(residuals) / np.array([scales[name] for name in names]))
+        rank = min(int(np.ceil(COVERAGE * (len(scores) + 1))), len(scores)) - 1
+        return cls(scales, float(scores[rank]), float(scores[-1]))
+
+    def interval(self, device: str, value: float) -> tuple[float, float]:
+        """Return the interval around a predicted value."""
+        width = np.exp(self.quantile * self.scales[device])
+        return float(value / width), float(value * width)
+
+
+_OF_KIND = 8.0
+"""How many rows the kind's mean error counts for in a device's own."""
+
+
+def held(row: Row, model: Fit, spread: Spread) -> Held:
+    """Predict a row."""
+    predicted_ms = predicted_cycles(model.devices[row.device.name], row) / (row.device.clock_mhz * 1e3)
+    return Held(row, predicted_ms, *spread.interval(row.device.name, predicted_ms))
+
+
+class Errors(NamedTuple):
+    """Relative errors in brief, all in shares of one; `covered` is None without intervals."""
+
+    rows: int
+    mean: float
+    median: float
+    p90: float
+    worst: float
+    covered: float | None
+
+
+def in_brief(found: Iterable[Held]) -> Errors:
+    """Summarise predictions."""
+    several = list(found)
+    errors = np.abs([one.error for one in several])
+    covered = float(np.mean([one.covered for one in several]))
+    return Errors(
+        len(several),
+        float(errors.mean()),
+        float(np.median(errors)),
+        float(np.quantile(errors, 0.9)),
+        float(errors.max()),
+        covered,
+    )

@@ -1,0 +1,76 @@
+"""The devices that people name, and the facts about the one core on which a single thread runs there."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edgepack.errors import ConfigError, did_you_mean
+
+Kind = Literal["in-order-a53", "in-order-a55", "ooo-a57", "ooo-a76", "ooo-x", "custom", "armv7"]
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One device. `board`, `isa` and `powersave` are its key in the published table; `kind` groups cores
+    that should time alike; `llc_kib` is the last cache of the core's cluster; `source` says where each fact
+    is from. `stands_in` is true where `emulated_as` is another core than the device's.
+    """
+
+    name: str
+    board: str
+    powersave: int
+    isa: Literal["aarch64", "armv7"]
+    description: str
+    core: str
+    kind: Kind
+    clock_mhz: int
+    dotprod: bool
+    i8mm: bool
+    l1d_kib: int
+    l2_kib: int
+    llc_kib: int
+    emulated_as: str
+    stands_in: bool
+    source: dict[str, str]
+    marketing: str = ""
+    rows: bool = True
+
+    @property
+    def stream(self) -> str:
+        """Return the kernel stream that this core executes: what runtimes pick by name and features."""
+        if self.kind == "in-order-a53":
+            return "a53"
+        if self.kind == "in-order-a55":
+            return "a55"
+        return "a76" if self.dotprod else "a72"
+
+
+class _File(msgspec.Struct, frozen=True):
+    device: tuple[Device, ...]
+
+
+def calibration_folder() -> Path:
+    """Return the folder of devices, published figures, counts and the fitted model."""
+    package = Path(__file__).parents[1]
+    beside = package / "targets"
+    return (beside if beside.is_dir() else package.parent / "targets") / "calibration"
+
+
+def load_devices() -> dict[str, Device]:
+    """Return every known device by its name."""
+    table = tomllib.loads((calibration_folder() / "devices.toml").read_text("utf-8"))
+    return {device.name: device for device in msgspec.convert(table, _File).device}
+
+
+def device_named(name: str) -> Device:
+    """Return a device. Raises ConfigError for a name that is not known."""
+    known = load_devices()
+    if name in known:
+        return known[name]
+    raise ConfigError(
+        f"device '{name}'",
+        "is not known",
+        allowed=f"known are {', '.join(sorted(known))}",
+        remedy=f"{did_you_mean(name, list(known))}Name one of them.",
+    )
