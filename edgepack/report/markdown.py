@@ -20,7 +20,7 @@ def render(result: BuildResult) -> str:
         f"Drop is the relative loss of {gate} with its 95 % interval.",
         _reasons(result),
         f"### Ranking quality\n\n{_table(views.quality_header(result), views.quality_rows(result))}",
-        _escaped(f"{result.protocol} {views.noise_floor_sentence(result)}"),
+        _escaped(f"Judged on the {result.protocol}. {views.noise_floor_sentence(result)}"),
         f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
         _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
     ]
