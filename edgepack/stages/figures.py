@@ -378,7 +378,9 @@ def _proof(place: Place, split: Kept, made: Kept, profile: Profile, engine: Engi
     theirs = scores(engine, path, rows, deadline_s=1_200)
     place.tell(title, len(rows), len(rows))
     ours = scores(host, path, rows)
-    return compared(ours, theirs, exact=exact, where=f"{engine.name} ({profile.name})", host=host.name)
+    # A proof serves every target with this engine and core, so it names these and no target.
+    where = f"{engine.name} ({engine.emulation.core})" if engine.emulation else engine.name
+    return compared(ours, theirs, exact=exact, where=where, host=host.name)
 
 
 def compared(
