@@ -1,5 +1,6 @@
 """`calibrate`: counts -> fit -> frozen model, with the errors that it makes on what it never saw."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,9 +26,9 @@ from edgepack.calibrate.evaluate import (
     leave_one_net_out,
     outer_hold_out,
 )
-from edgepack.calibrate.fit import fit
+from edgepack.calibrate.fit import OF_ARITHMETIC, OF_COUNTS, fit
 from edgepack.calibrate.rows import Row, joined, version_of_device, wanted
-from edgepack.errors import DataError
+from edgepack.errors import ConfigError, DataError
 from edgepack.latency.devices import calibration_folder, device_named
 from edgepack.latency.features import FEATURES, HIERARCHIES
 from edgepack.latency.model import Calibrated, DeviceModel, Latency, load_model
@@ -69,7 +70,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def recount(params: Path, tell: Tell) -> None:
     """Count every network in `params` that is not counted yet. Raises as `calibrate.counts.count_all`."""
-    folder = calibration_folder()
+    folder = _writable()
     arithmetic_all(params, folder / "nets.json", tell)
     count_all(params, wanted(), folder / "counts.json", tell)
 
@@ -98,7 +99,7 @@ def refit() -> DeviceModel:
 def freeze(model: DeviceModel) -> None:
     """Write the model to where predictions read it."""
     text = msgspec.json.format(msgspec.json.encode(model), indent=1) + b"\n"
-    write_atomic(calibration_folder() / "model.json", text)
+    write_atomic(_writable() / "model.json", text)
 
 
 def evaluate(tell: Tell, splits: int = SPLITS) -> Report:
@@ -107,8 +108,9 @@ def evaluate(tell: Tell, splits: int = SPLITS) -> Report:
     arithmetic = read_arithmetic(calibration_folder() / "nets.json")
     plain = [row._replace(features=np.array(arithmetic[row.net], np.float64)) for row in rows]
     held: dict[str, list[Held]] = {"counts": [], "arithmetic": []}
-    for name, given in (("counts", rows), ("arithmetic", plain)):
-        for done, found in enumerate(outer_hold_out(given, splits=splits, seed=_SEED), 1):
+    for name, given, bounds in (("counts", rows, OF_COUNTS), ("arithmetic", plain, OF_ARITHMETIC)):
+        found_splits = outer_hold_out(given, splits=splits, seed=_SEED, bounds=bounds)
+        for done, found in enumerate(found_splits, 1):
             held[name] += found
             tell(f"hold-out by {name}", done, splits)
     unseen = leave_one_device_out(rows)
@@ -119,7 +121,7 @@ def evaluate(tell: Tell, splits: int = SPLITS) -> Report:
         hold_out=in_brief(held["counts"]),
         hold_out_arithmetic=in_brief(held["arithmetic"]),
         leave_one_net_out=in_brief(leave_one_net_out(rows)),
-        leave_one_net_out_arithmetic=in_brief(leave_one_net_out(plain)),
+        leave_one_net_out_arithmetic=in_brief(leave_one_net_out(plain, OF_ARITHMETIC)),
         unseen_device_median=float(np.median(np.abs(np.concatenate(list(unseen.values()))))),
     )
 
@@ -148,6 +150,17 @@ def predict(param: Path, input_shape: tuple[int, int, int], device_name: str, te
     core, version = STREAMS[device.stream], version_of_device(device_name)
     region = ncnn.count(param, input_shape, core, HIERARCHIES, version, deadline_s=DEADLINE_S)
     return predicted(model, device, region)
+
+
+def _writable() -> Path:
+    folder = calibration_folder()
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(
+            str(folder),
+            "cannot be written to",
+            remedy="Calibrate in a checkout of your own, or as its owner.",
+        )
+    return folder
 
 
 def _rows() -> list[Row]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from edgepack.config import Config
 
 _EXISTING = click.Path(exists=True, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class _Terminated(BaseException):
@@ -276,7 +278,7 @@ def measure(model: Path, pattern: str, as_json: bool) -> int:
 
 
 @cli.group(invoke_without_command=True)
-@click.option("--params", type=_EXISTING, help="Folder of ncnn network files: count what is not counted yet.")
+@click.option("--params", type=_FOLDER, help="Folder of ncnn network files: count what is not counted yet.")
 @click.option("--report", "shows_errors", is_flag=True, help="Print the errors on what the fit never saw.")
 @_json_option
 @click.pass_context
@@ -302,7 +304,7 @@ def calibrate(context: click.Context, params: Path | None, shows_errors: bool, a
 
 
 @calibrate.command()
-@click.option("--params", "param", required=True, type=_EXISTING, help="A .param file of ncnn.")
+@click.option("--params", "param", required=True, type=_FILE, help="A .param file of ncnn.")
 @click.option("--input", "shape", required=True, help="Width,height,channels of its input.")
 @click.option("--device", required=True, help="A device of targets/calibration/devices.toml.")
 @_json_option

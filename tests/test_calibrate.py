@@ -10,7 +10,7 @@ import pytest
 
 from edgepack.calibrate import evaluate
 from edgepack.calibrate.counts import STREAMS, count_all
-from edgepack.calibrate.fit import fit
+from edgepack.calibrate.fit import BOUNDS, fit
 from edgepack.calibrate.rows import Row, version_of, wanted
 from edgepack.calibrating import refit
 from edgepack.errors import ConfigError, DataError
@@ -50,9 +50,12 @@ def test_a_fit_finds_the_weights_that_made_the_rows() -> None:
         np.testing.assert_allclose(found.devices[device.name], TRUTH * (1 + 0.2 * index), rtol=1e-3)
 
 
-def test_weights_are_never_negative() -> None:
+def test_weights_stay_within_what_a_core_can_do() -> None:
     found = fit(made_rows(noise=0.6, nets=9), pull=0.0)
-    assert all((weights >= 0).all() for weights in (*found.devices.values(), *found.kinds.values()))
+    least, greatest = np.array([BOUNDS[name] for name in FEATURES]).T
+    for weights in found.devices.values():
+        assert (weights >= least * 0.999).all()
+        assert (weights <= greatest * 1.001).all()
 
 
 def test_a_device_with_two_rows_takes_after_its_kind() -> None:

@@ -76,11 +76,11 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(NamedTuple):
-    """What is to be counted: a network, by a version of ncnn, on a kernel stream."""
+    """What is to be counted, in the order in which it is: a network, by an ncnn, on a kernel stream."""
 
-    net: str
     version: str
     stream: str
+    net: str
 
 
 def read_counts(path: Path) -> list[Counted]:
@@ -104,14 +104,14 @@ def count_all(params: Path, wanted: Iterable[Wanted], path: Path, tell: Tell) ->
             remedy="Give the folder that holds them.",
         )
     tools.fetch_ncnn(tell)
-    found = {Wanted(one.net, one.version, one.stream): one for one in read_counts(path)}
-    jobs = sorted({job for job in wanted if job.net in files} - set(found), key=lambda job: job[::-1])
+    found = {Wanted(one.version, one.stream, one.net): one for one in read_counts(path)}
+    jobs = sorted({job for job in wanted if job.net in files} - set(found))
     pool = ThreadPoolExecutor(cpu_count())
     try:
         futures = [pool.submit(_count, files[job.net], job) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
             one = future.result()
-            found[Wanted(one.net, one.version, one.stream)] = one
+            found[Wanted(one.version, one.stream, one.net)] = one
             _keep(path, list(found.values()))
             tell(f"counted {one.net}, ncnn {one.version}, {one.stream}", done, len(jobs))
     finally:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.calibrate.fit import Fit, fit, predicted_cycles
+from edgepack.calibrate.fit import OF_COUNTS, Bounds, Fit, fit, predicted_cycles
 from edgepack.calibrate.rows import Row
 
 PULLS = (0.03, 0.3, 3.0)
@@ -34,7 +34,9 @@ class Held(NamedTuple):
         return self.low_ms <= self.row.avg_ms <= self.high_ms
 
 
-def outer_hold_out(rows: list[Row], *, splits: int, seed: int) -> Iterator[list[Held]]:
+def outer_hold_out(
+    rows: list[Row], *, splits: int, seed: int, bounds: Bounds = OF_COUNTS
+) -> Iterator[list[Held]]:
     """Yield, split by split, the rows of a third of the networks, predicted from the other two thirds.
 
     The pull and the intervals are chosen inside of each split, from its own training networks.
@@ -44,21 +46,21 @@ def outer_hold_out(rows: list[Row], *, splits: int, seed: int) -> Iterator[list[
         generator = np.random.default_rng([seed, split])
         test = set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
         train = [row for row in rows if row.net not in test]
-        pull, residuals = chosen_pull(train)
+        pull, residuals = chosen_pull(train, bounds)
         spread = Spread.of(train, residuals)
-        model = fit(train, pull=pull)
+        model = fit(train, pull=pull, bounds=bounds)
         yield [
             held(row, model, spread) for row in rows if row.net in test and row.device.name in model.devices
         ]
 
 
-def leave_one_net_out(rows: list[Row]) -> list[Held]:
+def leave_one_net_out(rows: list[Row], bounds: Bounds = OF_COUNTS) -> list[Held]:
     """Predict every network from all others, the interval from the others' errors."""
-    pull, residuals = chosen_pull(rows)
+    pull, residuals = chosen_pull(rows, bounds)
     spread = Spread.of(rows, residuals)
     found = []
     for net in sorted({row.net for row in rows}):
-        model = fit([row for row in rows if row.net != net], pull=pull)
+        model = fit([row for row in rows if row.net != net], pull=pull, bounds=bounds)
         found += [held(row, model, spread) for row in rows if row.net == net]
     return found
 
@@ -80,7 +82,7 @@ def leave_one_device_out(rows: list[Row]) -> dict[str, list[float]]:
     return found
 
 
-def chosen_pull(rows: list[Row]) -> tuple[float, NDArray[np.float64]]:
+def chosen_pull(rows: list[Row], bounds: Bounds = OF_COUNTS) -> tuple[float, NDArray[np.float64]]:
     """Return the pull with the least mean error in folds by network, and the log errors of its folds."""
     nets = sorted({row.net for row in rows})
     fold_of = {net: index % _FOLDS for index, net in enumerate(nets)}
@@ -88,7 +90,7 @@ def chosen_pull(rows: list[Row]) -> tuple[float, NDArray[np.float64]]:
     for pull in PULLS:
         residuals = np.zeros(len(rows))
         for fold in range(_FOLDS):
-            model = fit([row for row in rows if fold_of[row.net] != fold], pull=pull)
+            model = fit([row for row in rows if fold_of[row.net] != fold], pull=pull, bounds=bounds)
             for index, row in enumerate(rows):
                 if fold_of[row.net] == fold:
                     residuals[index] = _log_error(model, row)

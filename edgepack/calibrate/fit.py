@@ -1,9 +1,9 @@
-"""Cycles from counts: non-negative weights for each device, drawn towards those of its kind.
+"""Cycles from counts: weights within physical bounds for each device, drawn towards those of its kind.
 
 Every row weighs by its own latency (relative least squares), so that small networks count as much as large
 ones. The weights of a kind come from all of its devices, each with a factor of its own for what the clock
 does not say (memory, throttling, compiler); a device's own weights stay near them unless its rows say
-otherwise, which is ridge regression towards a common mean (a hierarchical model with a known spread).
+otherwise: ridge regression towards a common mean (a hierarchical model with a known spread).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,43 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear
 
 from edgepack.calibrate.rows import Row
+from edgepack.latency.features import FEATURES
 
 Weights = NDArray[np.float64]
 _ROUNDS = 4
+
+BOUNDS = {
+    "multiply_float": (0.25, 3.0),
+    "multiply_int": (0.25, 3.0),
+    "divide": (1.0, 40.0),
+    "vector": (0.25, 4.0),
+    "load": (0.25, 4.0),
+    "load_vector": (0.25, 5.0),
+    "store": (0.1, 4.0),
+    "store_vector": (0.25, 6.0),
+    "scalar": (0.2, 2.0),
+    "l1d_misses": (0.0, 25.0),
+    "l2_misses": (0.0, 80.0),
+    "llc_misses": (20.0, 250.0),
+}
+"""Least and greatest cycles a unit, assumed from how wide these cores are: four instructions a cycle to one
+in several, a division in at most 40, a line from memory in at least 20. Without bounds a feature that few
+networks have (divisions, above all) is bent to mend those networks' other errors."""
+
+
+class Bounds(NamedTuple):
+    """Least and greatest weight of each feature, float64 [features]."""
+
+    least: Weights
+    greatest: Weights
+
+
+OF_COUNTS = Bounds(*np.array([BOUNDS[name] for name in FEATURES]).T)
+OF_ARITHMETIC = Bounds(np.zeros(2), np.array([100.0, 10_000.0]))
+"""Cycles a multiply-accumulate and a weight: not negative, and as good as free above."""
 
 
 class Fit(NamedTuple):
@@ -26,7 +57,7 @@ class Fit(NamedTuple):
     kinds: Mapping[str, Weights]
 
 
-def fit(rows: Iterable[Row], *, pull: float) -> Fit:
+def fit(rows: Iterable[Row], *, pull: float, bounds: Bounds = OF_COUNTS) -> Fit:
     """Fit all devices of `rows`; `pull` is how strongly a device is held to its kind (0: not at all)."""
     by_kind: dict[str, list[Row]] = {}
     for row in rows:
@@ -34,11 +65,11 @@ def fit(rows: Iterable[Row], *, pull: float) -> Fit:
     devices: dict[str, Weights] = {}
     kinds: dict[str, Weights] = {}
     for kind, members in by_kind.items():
-        common, factors = _common(members)
+        common, factors = _common(members, bounds)
         kinds[kind] = common * float(np.median(list(factors.values())))
         for name, factor in factors.items():
             own = [row for row in members if row.device.name == name]
-            devices[name] = _drawn(own, common * factor, pull)
+            devices[name] = _drawn(own, common * factor, pull, bounds)
     return Fit(devices, kinds)
 
 
@@ -47,28 +78,30 @@ def predicted_cycles(weights: Weights, row: Row) -> float:
     return float(weights @ row.features)
 
 
-def _common(rows: list[Row]) -> tuple[Weights, dict[str, float]]:
+def _common(rows: list[Row], bounds: Bounds) -> tuple[Weights, dict[str, float]]:
     """Return the weights of a kind and its devices' factors, found in turns."""
     names = sorted({row.device.name for row in rows})
     factors = dict.fromkeys(names, 1.0)
     for _ in range(_ROUNDS):
         relative = [row.features / (row.cycles / factors[row.device.name]) for row in rows]
-        weights = _solved(np.array(relative), np.ones(len(rows)))
+        weights = _solved(np.array(relative), np.ones(len(rows)), bounds)
         for name in names:
             ratios = [row.cycles / predicted_cycles(weights, row) for row in rows if row.device.name == name]
             factors[name] = float(np.exp(np.median(np.log(ratios))))
     return weights, factors
 
 
-def _drawn(rows: list[Row], towards: Weights, pull: float) -> Weights:
+def _drawn(rows: list[Row], towards: Weights, pull: float, bounds: Bounds) -> Weights:
     relative = np.array([row.features / row.cycles for row in rows])
     # A feature's pull is in proportion to what it can change, so that its unit does not matter.
     strength = np.sqrt(pull * (relative**2).sum(axis=0))
     matrix = np.vstack([relative, np.diag(strength)])
-    return _solved(matrix, np.concatenate([np.ones(len(rows)), strength * towards]))
+    return _solved(matrix, np.concatenate([np.ones(len(rows)), strength * towards]), bounds)
 
 
-def _solved(matrix: NDArray[np.float64], wanted: NDArray[np.float64]) -> Weights:
-    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    found: Weights = nnls(matrix / scale, wanted)[0] / scale
-    return found
+def _solved(matrix: NDArray[np.float64], wanted: NDArray[np.float64], bounds: Bounds) -> Weights:
+    # In units of the greatest weight every column is of a size, which the solver wants.
+    scaled = bounds.least / bounds.greatest, np.ones(len(bounds.least))
+    found = lsq_linear(matrix * bounds.greatest, wanted, scaled, method="bvls").x * bounds.greatest
+    clipped: Weights = np.clip(found, *bounds)
+    return clipped

@@ -51,7 +51,7 @@ def wanted() -> set[Wanted]:
     devices = load_devices()
     pairs = ((devices[line["device"]], line) for line in _published())
     return {
-        Wanted(line["net"], version_of(line["row_date"]), device.stream)
+        Wanted(version_of(line["row_date"]), device.stream, line["net"])
         for device, line in pairs
         if device.isa == "aarch64"
     }
