@@ -22,6 +22,7 @@ from edgepack.calibrate.evaluate import (
     Spread,
     chosen_pull,
     in_brief,
+    learning_curve,
     leave_one_device_out,
     leave_one_net_out,
     outer_hold_out,
@@ -40,6 +41,7 @@ from edgepack.tools import Tell
 from edgepack.tools import arm as tools
 
 SPLITS = 40
+_CURVE_SPLITS = 5
 _SEED = 11
 _RUNTIME = "ncnn"
 
@@ -66,6 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     leave_one_net_out: Errors
     leave_one_net_out_arithmetic: Errors
     unseen_device_median: float
+    median_by_own_rows: dict[int, float]
 
 
 def recount(params: Path, tell: Tell) -> None:
@@ -123,6 +126,7 @@ def evaluate(tell: Tell, splits: int = SPLITS) -> Report:
         leave_one_net_out=in_brief(leave_one_net_out(rows)),
         leave_one_net_out_arithmetic=in_brief(leave_one_net_out(plain, OF_ARITHMETIC)),
         unseen_device_median=float(np.median(np.abs(np.concatenate(list(unseen.values()))))),
+        median_by_own_rows=learning_curve(rows, splits=_CURVE_SPLITS, seed=_SEED),
     )
 
 
@@ -195,6 +199,8 @@ def render(report: Report | DeviceModel, as_json: bool) -> str:
         f"errors; `covered` by the {COVERAGE:.0%} interval; `by MACs`: mean error by multiply-accumulates\n"
         "and weights alone; `unseen`: median error when the device itself was left out.\n"
     )
+    curve = ", ".join(f"{known}: {_share(error)}" for known, error in report.median_by_own_rows.items())
+    told += f"Median error on a device by how many rows of its own are known (its kin are): {curve}\n"
     return columns(lines) + told
 
 

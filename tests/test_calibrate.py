@@ -10,10 +10,10 @@ import pytest
 
 from edgepack.calibrate import evaluate
 from edgepack.calibrate.counts import STREAMS, count_all
-from edgepack.calibrate.fit import BOUNDS, fit
+from edgepack.calibrate.fit import BOUNDS, fit, fit_new_device
 from edgepack.calibrate.rows import Row, version_of, wanted
 from edgepack.calibrating import refit
-from edgepack.errors import ConfigError, DataError
+from edgepack.errors import ConfigError, DataError, ToolError
 from edgepack.latency.devices import device_named, load_devices
 from edgepack.latency.features import FEATURES, HIERARCHIES, features
 from edgepack.latency.model import Calibrated, DeviceModel, load_model, predict
@@ -78,6 +78,30 @@ def test_held_out_networks_are_in_no_training_row() -> None:
     rows = made_rows(nets=12)
     for split in evaluate.outer_hold_out(rows, splits=3, seed=1):
         assert len({one.row.net for one in split}) == 4
+
+
+def test_a_new_device_is_known_better_with_rows_of_its_own() -> None:
+    rows = made_rows(noise=0.02)
+    last = KIN[-1].name
+    kin = [row for row in rows if row.device.name != last]
+    own = [row for row in rows if row.device.name == last]
+    truth = TRUTH * 1.6
+    wrong = [
+        float(
+            np.abs(
+                fit_new_device(kin, own[:known], pull=3.0) @ own[20].features / (truth @ own[20].features) - 1
+            )
+        )
+        for known in (0, 5)
+    ]
+    assert wrong[0] > 0.2
+    assert wrong[1] < 0.05
+
+
+def test_the_error_falls_with_the_rows_of_a_device() -> None:
+    curve = evaluate.learning_curve(made_rows(noise=0.02), splits=2, seed=1)
+    assert list(curve) == [0, 1, 3, 5, 10]
+    assert curve[10] < 0.5 * curve[0]
 
 
 def test_outside_of_the_calibrated_range_there_is_a_bracket_and_no_point() -> None:
@@ -170,16 +194,16 @@ InnerProduct scores 1 1 maps output 0=10 2=72000
 """
 
 
-def missing_ncnn() -> str:
+@pytest.fixture(scope="module")
+def ncnn_parts() -> None:
     try:
         tools.locate()
-        tools.locate_ncnn("1.0.20240820")
-    except Exception as error:  # noqa: BLE001  whatever is missing is the reason
-        return str(error)
-    return ""
+        tools.fetch_ncnn(lambda what, done, total: None)
+    except ToolError as error:
+        pytest.skip(str(error))
 
 
-@pytest.mark.skipif(bool(missing_ncnn()), reason=missing_ncnn())
+@pytest.mark.usefixtures("ncnn_parts")
 def test_a_network_is_counted_the_same_twice_and_its_arithmetic_is_that_of_its_shapes(tmp_path: Path) -> None:
     param = tmp_path / "net.param"
     param.write_text(NET)

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.calibrate.fit import OF_COUNTS, Bounds, Fit, fit, predicted_cycles
+from edgepack.calibrate.fit import OF_COUNTS, Bounds, Fit, fit, fit_new_device, predicted_cycles
 from edgepack.calibrate.rows import Row
 
 PULLS = (0.03, 0.3, 3.0)
 COVERAGE = 0.9
+OWN_ROWS = (0, 1, 3, 5, 10)
 _TEST_SHARE = 1 / 3
 _FOLDS = 4
 
@@ -80,6 +81,32 @@ def leave_one_device_out(rows: list[Row]) -> dict[str, list[float]]:
         weights = model.kinds[mine[0].device.kind]
         found[name] = [predicted_cycles(weights, row) / row.cycles - 1 for row in mine]
     return found
+
+
+def learning_curve(rows: list[Row], *, splits: int, seed: int) -> dict[int, float]:
+    """Return the median relative error on a device by how many rows of its own are known.
+
+    Networks are held out as in `outer_hold_out`; the other devices of its kind are known. Devices without kin
+    are left out.
+    """
+    nets = sorted({row.net for row in rows})
+    errors: dict[int, list[float]] = {known: [] for known in OWN_ROWS}
+    for split in range(splits):
+        generator = np.random.default_rng([seed, split])
+        test = set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
+        for name in sorted({row.device.name for row in rows}):
+            mine = [row for row in rows if row.device.name == name]
+            train = [row for row in rows if row.net not in test]
+            kin = [row for row in train if row.device.kind == mine[0].device.kind and row.device.name != name]
+            own = [row for row in mine if row.net not in test]
+            if not kin or len(own) < max(OWN_ROWS):
+                continue
+            order = generator.permutation(len(own))
+            for known, found in errors.items():
+                weights = fit_new_device(kin, [own[i] for i in order[:known]], pull=PULLS[-1])
+                tested = [row for row in mine if row.net in test]
+                found += [abs(predicted_cycles(weights, row) / row.cycles - 1) for row in tested]
+    return {known: float(np.median(found)) for known, found in errors.items() if found}
 
 
 def chosen_pull(rows: list[Row], bounds: Bounds = OF_COUNTS) -> tuple[float, NDArray[np.float64]]:

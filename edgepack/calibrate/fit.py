@@ -73,6 +73,16 @@ def fit(rows: Iterable[Row], *, pull: float, bounds: Bounds = OF_COUNTS) -> Fit:
     return Fit(devices, kinds)
 
 
+def fit_new_device(kin: list[Row], own: list[Row], *, pull: float, bounds: Bounds = OF_COUNTS) -> Weights:
+    """Return the weights of a device with few rows of its `own`, or none, from its kind's other devices."""
+    common, factors = _common(kin, bounds)
+    usual = float(np.median(list(factors.values())))
+    if not own:
+        return common * usual
+    ratios = [row.cycles / predicted_cycles(common, row) for row in own]
+    return _drawn(own, common * float(np.exp(np.median(np.log(ratios)))), pull, bounds)
+
+
 def predicted_cycles(weights: Weights, row: Row) -> float:
     """Return the cycles that `weights` give a row."""
     return float(weights @ row.features)
