@@ -13,7 +13,7 @@ from edgepack.calibrate.counts import STREAMS, count_all
 from edgepack.calibrate.fit import BOUNDS, fit, fit_new_device
 from edgepack.calibrate.rows import Row, version_of, wanted
 from edgepack.calibrating import refit
-from edgepack.errors import ConfigError, DataError, ToolError
+from edgepack.errors import ConfigError, DataError, MeasureError, ToolError
 from edgepack.latency.devices import device_named, load_devices
 from edgepack.latency.features import FEATURES, HIERARCHIES, features
 from edgepack.latency.model import Calibrated, DeviceModel, load_model, predict
@@ -217,3 +217,16 @@ def test_a_network_is_counted_the_same_twice_and_its_arithmetic_is_that_of_its_s
     assert counts[0].l2[0].misses >= counts[0].l2[5].misses
     plain = ncnn.arithmetic(param, (32, 32, 3), STREAMS["a72"], "1.0.20240820", deadline_s=60)
     assert plain == (216 * 30 * 30 + 72_000, 216 + 72_000)
+
+
+@pytest.mark.usefixtures("ncnn_parts")
+def test_a_file_that_is_no_network_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    param = tmp_path / "net.param"
+    param.write_text("not a network\n")
+    with pytest.raises(
+        MeasureError, match=r"net.param: .*ncnn cannot load this network.*Give a network file"
+    ):
+        ncnn.count(param, (8, 8, 3), STREAMS["a53"], HIERARCHIES, "1.0.20240820", deadline_s=60)
+    param.write_text("7767517\n1 1\nConvolution conv one 1\n")
+    with pytest.raises(DataError, match="is not a network file of ncnn"):
+        ncnn.arithmetic(param, (8, 8, 3), STREAMS["a53"], "1.0.20240820", deadline_s=60)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from edgepack.errors import MeasureError
+from edgepack.errors import DataError, MeasureError
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
 from edgepack.runtimes.qemu import Hierarchy, Region, Stage
@@ -44,7 +44,7 @@ def count(
     """
     with _stage(param, emulation, hierarchies, version) as stage:
         program = [*_PYTHON, "guest.py", "net.param", *map(str, input_shape)]
-        qemu.run_guest(stage, program, param, cache_counts=True, deadline_s=deadline_s)
+        _run(stage, program, param, cache_counts=True, deadline_s=deadline_s)
         regions = qemu.read_regions(stage)
     if len(regions) != 1:
         found = f"{len(regions)} inferences were counted"
@@ -57,18 +57,26 @@ def arithmetic(
 ) -> Arithmetic:
     """Return multiply-accumulates and weights of a network, its blobs' shapes as ncnn computes them.
 
-    Raises as `count` does.
+    Raises as `count` does, and DataError for a file that is no network.
     """
     weights = _weights(param)
     with _stage(param, emulation, (), version) as stage:
         program = [*_PYTHON, "guest.py", "net.param", *map(str, input_shape), *weights]
-        said = qemu.run_guest(stage, program, param, cache_counts=False, deadline_s=deadline_s).decode()
+        said = _run(stage, program, param, cache_counts=False, deadline_s=deadline_s).decode()
     macs = 0
     for line in said.splitlines():
         name, width, height = line.split()
         fully_connected = weights[name].fully_connected
         macs += weights[name].numbers * (1 if fully_connected else int(width) * int(height))
     return Arithmetic(macs, sum(weight.numbers for weight in weights.values()))
+
+
+def _run(stage: Stage, program: list[str], param: Path, *, cache_counts: bool, deadline_s: float) -> bytes:
+    try:
+        return qemu.run_guest(stage, program, param, cache_counts=cache_counts, deadline_s=deadline_s)
+    except MeasureError as error:
+        remedy = "Give a network file, and the size of its input, that ncnn itself can run."
+        raise MeasureError(param.name, error.found, remedy=remedy) from error
 
 
 class _Weight(NamedTuple):
@@ -79,13 +87,17 @@ class _Weight(NamedTuple):
 def _weights(param: Path) -> dict[str, _Weight]:
     """Return what each layer with weights has, by the blob that it makes."""
     found = {}
-    for line in param.read_text("utf-8").splitlines()[2:]:
-        kind, _, bottoms, tops, *rest = line.split()
-        if kind not in _WEIGHTS:
-            continue
-        blobs, pairs = rest[: int(bottoms) + int(tops)], rest[int(bottoms) + int(tops) :]
-        count = int(dict(pair.split("=", 1) for pair in pairs)[str(_WEIGHTS[kind])])
-        found[blobs[-1]] = _Weight(count, kind == "InnerProduct")
+    try:
+        for line in param.read_text("utf-8").splitlines()[2:]:
+            kind, _, bottoms, tops, *rest = line.split()
+            if kind not in _WEIGHTS:
+                continue
+            blobs, pairs = rest[: int(bottoms) + int(tops)], rest[int(bottoms) + int(tops) :]
+            numbers = int(dict(pair.split("=", 1) for pair in pairs)[str(_WEIGHTS[kind])])
+            found[blobs[-1]] = _Weight(numbers, kind == "InnerProduct")
+    except (ValueError, KeyError, IndexError) as error:
+        remedy = "Delete it from the folder, or write it again."
+        raise DataError(str(param), f"is not a network file of ncnn ({error})", remedy=remedy) from error
     return found
 
 
