@@ -226,7 +226,7 @@ def test_a_file_that_is_no_network_is_refused_with_what_to_give(tmp_path: Path) 
     with pytest.raises(
         MeasureError, match=r"net.param: .*ncnn cannot load this network.*Give a network file"
     ):
-        ncnn.count(param, (8, 8, 3), STREAMS["a53"], HIERARCHIES, "1.0.20240820", deadline_s=60)
+        ncnn.count(param, (8, 8, 3), STREAMS["a72"], HIERARCHIES, "1.0.20240820", deadline_s=60)
     param.write_text("7767517\n1 1\nConvolution conv one 1\n")
     with pytest.raises(DataError, match="is not a network file of ncnn"):
-        ncnn.arithmetic(param, (8, 8, 3), STREAMS["a53"], "1.0.20240820", deadline_s=60)
+        ncnn.arithmetic(param, (8, 8, 3), STREAMS["a72"], "1.0.20240820", deadline_s=60)

@@ -32,20 +32,15 @@ _V8_2 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 _L1 = Cache(size_bytes=32 * _KIB, ways=2)
 
 
-def _core(cpu: str, name: str, part: str, features: str, variant: str = "0x0") -> Emulation:
+def _core(cpu: str, name: str, part: str, features: str) -> Emulation:
     # The data caches are those of HIERARCHIES; the core's own are not played.
-    return Emulation(
-        cpu=cpu, core=name, part=part, variant=variant, features=features, l1i=_L1, l1d=_L1, l2=_L1
-    )
+    return Emulation(cpu=cpu, core=name, part=part, features=features, l1i=_L1, l1d=_L1, l2=_L1)
 
 
 STREAMS: dict[str, Emulation] = {
-    "a53": _core("cortex-a53", "Cortex-A53", "0xd03", _V8),
     "a72": _core("cortex-a72", "Cortex-A72", "0xd08", _V8),
-    "a55": _core("cortex-a76", "Cortex-A55", "0xd05", _V8_2, variant="0x1"),
     "a76": _core("cortex-a76", "Cortex-A76", "0xd0b", _V8_2),
 }
-"""qemu 7.2 has no Cortex-A55: the Cortex-A76 executes its instructions, and calls itself one."""
 
 INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
     "squeezenet": (227, 227, 3),
