@@ -21,6 +21,7 @@ from edgepack.errors import (
     EXIT_TERMINATED,
     EXIT_WITHIN_BUDGET,
     EdgepackError,
+    ToolError,
 )
 
 if TYPE_CHECKING:
@@ -51,11 +52,23 @@ def main() -> None:
     except _Terminated:
         _fail("terminated; finished stages are kept, run the same command to go on", EXIT_TERMINATED)
     except Exception as error:  # noqa: BLE001  the last resort: a bug becomes one sentence and a log
+        if package := _not_installed(error):
+            _fail(
+                f"{package} is not installed; this command needs it. Run "
+                "`pip install 'edgepack[build,report]'`, or see `edgepack doctor`.",
+                ToolError.exit_code,
+            )
         _fail(
             f"internal error: {type(error).__name__}: {error}. The traceback is in {_log_traceback()}; "
             "please report it.",
             EXIT_INTERNAL,
         )
+
+
+def _not_installed(error: Exception) -> str:
+    """Return the package of somebody else's that could not be imported, "" if that is not what happened."""
+    name = str(error.name) if isinstance(error, ModuleNotFoundError) else ""
+    return "" if name.startswith("edgepack") else name.partition(".")[0]
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

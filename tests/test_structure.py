@@ -122,3 +122,14 @@ def test_light_commands_load_no_tensorflow(command: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it() -> None:
+    code = (
+        "import sys\nsys.modules['scipy'] = None\nsys.argv = ['edgepack', 'calibrate']\n"
+        "from edgepack.cli import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == errors.ToolError.exit_code
+    assert done.stderr.startswith("edgepack: scipy is not installed; this command needs it.")
+    assert "Traceback" not in done.stderr
