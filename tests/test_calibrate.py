@@ -122,11 +122,11 @@ def test_outside_of_the_calibrated_range_there_is_a_bracket_and_no_point() -> No
 
 
 def test_features_take_the_caches_of_the_device() -> None:
-    levels = tuple(Misses(misses, 0) for misses in range(12))
+    levels = tuple(Misses(10 * misses, misses) for misses in range(12))
     counted = msgspec.structs.replace(region(1000), l1d=(Misses(70, 0), Misses(50, 0)), l2=levels)
-    device = msgspec.structs.replace(DEVICES["raspberry-pi-5"], l1d_kib=64, l2_kib=512, llc_kib=2048)
+    device = msgspec.structs.replace(DEVICES["raspberry-pi-5"], l1d_kib=64, llc_kib=2048)
     found = dict(zip(FEATURES, features(counted, device), strict=True))
-    assert (found["l1d_misses"], found["l2_misses"], found["llc_misses"]) == (50, 7, 9)
+    assert (found["l1d_misses"], found["llc_sequential"], found["llc_random"]) == (50, 9, 81)
     assert found["scalar"] == counted.branch + counted.other
 
 

@@ -30,11 +30,11 @@ BOUNDS = {
     "store_vector": (0.25, 6.0),
     "scalar": (0.2, 2.0),
     "l1d_misses": (0.0, 25.0),
-    "l2_misses": (0.0, 80.0),
-    "llc_misses": (20.0, 250.0),
+    "llc_sequential": (3.0, 120.0),
+    "llc_random": (5.0, 400.0),
 }
 """Least and greatest cycles a unit, assumed from how wide these cores are: four instructions a cycle to one
-in several, a division in at most 40, a line from memory in at least 20. Without bounds a feature that few
+in several, a division in at most 40, a line from memory in at least 3. Without bounds a feature that few
 networks have (divisions, above all) is bent to mend those networks' other errors."""
 
 

@@ -1,4 +1,8 @@
-"""What of a count tells the time: instructions by class, and the lines that each level of caches lacked."""
+"""What of a count tells the time: instructions by class, and the lines that the caches lacked.
+
+Of the lines from memory those count apart that follow one another: a prefetcher has most of them on the way.
+Lines between L1D and the last cache added nothing (hold-out on 31 devices: mean error 8.5 % with and without).
+"""
 
 import math
 
@@ -31,15 +35,15 @@ FEATURES = (
     "store_vector",
     "scalar",
     "l1d_misses",
-    "l2_misses",
-    "llc_misses",
+    "llc_sequential",
+    "llc_random",
 )
 
 
 def features(region: Region, device: Device) -> NDArray[np.float64]:
     """Return float64 [len(FEATURES)] of a region counted with HIERARCHIES, for the caches of `device`."""
     l1d = _nearest(device.l1d_kib, L1D_KIB)
-    second, last = (l1d * len(L2_KIB) + _nearest(kib, L2_KIB) for kib in (device.l2_kib, device.llc_kib))
+    last = region.l2[l1d * len(L2_KIB) + _nearest(device.llc_kib, L2_KIB)]
     return np.array(
         [
             region.multiply_float,
@@ -52,8 +56,8 @@ def features(region: Region, device: Device) -> NDArray[np.float64]:
             region.store_vector,
             region.branch + region.other,
             region.l1d[l1d].misses,
-            region.l2[second].misses,
-            region.l2[last].misses,
+            last.sequential,
+            last.misses - last.sequential,
         ],
         np.float64,
     )
