@@ -98,6 +98,24 @@ def test_a_new_device_is_known_better_with_rows_of_its_own() -> None:
     assert wrong[1] < 0.05
 
 
+def test_a_new_device_is_as_fast_as_those_with_its_core() -> None:
+    rows = made_rows()
+    kin = [row for row in rows if row.device.name != KIN[-1].name]
+    like_third = fit_new_device(kin, [], core=KIN[2].core, pull=0.0)
+    np.testing.assert_allclose(like_third, TRUTH * 1.4, rtol=1e-3)
+
+
+def test_old_rows_tell_about_their_own_device_only() -> None:
+    old = KIN[0].name
+    rows = [
+        row._replace(is_old=True, avg_ms=3 * row.avg_ms) if row.device.name == old else row
+        for row in made_rows()
+    ]
+    found = fit(rows, pull=0.01)
+    np.testing.assert_allclose(found.devices[old], TRUTH * 3, rtol=0.01)
+    np.testing.assert_allclose(found.kinds[KIN[0].kind], TRUTH * 1.4, rtol=1e-3)
+
+
 def test_the_error_falls_with_the_rows_of_a_device() -> None:
     curve = evaluate.learning_curve(made_rows(noise=0.02), splits=2, seed=1)
     assert list(curve) == [0, 1, 3, 5, 10]

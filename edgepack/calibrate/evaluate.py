@@ -77,8 +77,9 @@ def leave_one_device_out(rows: list[Row]) -> dict[str, list[float]]:
         if sum(other == core for other in cores.values()) < 2:
             continue
         mine = [row for row in rows if row.device.name == name]
-        model = fit([row for row in rows if row.device.name != name], pull=PULLS[1])
-        weights = model.kinds[mine[0].device.kind]
+        kind = mine[0].device.kind
+        kin = [row for row in rows if row.device.kind == kind and row.device.name != name]
+        weights = fit_new_device(kin, [], core=core, pull=0.0)
         found[name] = [predicted_cycles(weights, row) / row.cycles - 1 for row in mine]
     return found
 
@@ -103,7 +104,8 @@ def learning_curve(rows: list[Row], *, splits: int, seed: int) -> dict[int, floa
                 continue
             order = generator.permutation(len(own))
             for known, found in errors.items():
-                weights = fit_new_device(kin, [own[i] for i in order[:known]], pull=PULLS[-1])
+                few = [own[i] for i in order[:known]]
+                weights = fit_new_device(kin, few, core=mine[0].device.core, pull=PULLS[-1])
                 tested = [row for row in mine if row.net in test]
                 found += [abs(predicted_cycles(weights, row) / row.cycles - 1) for row in tested]
     return {known: float(np.median(found)) for known, found in errors.items() if found}

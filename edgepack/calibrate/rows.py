@@ -13,16 +13,21 @@ from edgepack.latency.features import features
 
 _UNTIL = (("2023-04", "1.0.20221128"), ("2024-05", "1.0.20230816"), ("2025-09", "1.0.20240820"))
 _NEWEST = "1.0.20260114"
+_OLD = "2021"  # half precision and dot products came to ncnn in 2020
 
 
 class Row(NamedTuple):
-    """One published latency with its features, float64 [len(FEATURES)], and the instructions counted."""
+    """One published latency with its features, float64 [len(FEATURES)], and the instructions counted.
+
+    `is_old` rows are of an ncnn whose kernels no counted version has: they tell about their own device only.
+    """
 
     device: Device
     net: str
     avg_ms: float
     instructions: int
     features: NDArray[np.float64]
+    is_old: bool = False
 
     @property
     def cycles(self) -> float:
@@ -67,5 +72,6 @@ def joined(counted: Iterable[Counted]) -> list[Row]:
         region = regions.get((line["net"], version_of(line["row_date"]), device.stream))
         if device.isa == "aarch64" and region is not None:
             found = features(region, device)
-            rows.append(Row(device, line["net"], float(line["avg_ms"]), region.instructions, found))
+            is_old = line["row_date"] < _OLD
+            rows.append(Row(device, line["net"], float(line["avg_ms"]), region.instructions, found, is_old))
     return rows
