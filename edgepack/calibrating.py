@@ -117,10 +117,12 @@ def evaluate(tell: Tell, splits: int = SPLITS) -> Report:
             held[name] += found
             tell(f"hold-out by {name}", done, splits)
     unseen = leave_one_device_out(rows)
+    # A device with hardly any rows may never have had one held out.
+    in_both = set.intersection(*({one.row.device.name for one in found} for found in held.values()))
     return Report(
         splits=splits,
         rows=len(rows),
-        devices=tuple(_device_errors(name, held, unseen) for name in sorted({r.device.name for r in rows})),
+        devices=tuple(_device_errors(name, held, unseen) for name in sorted(in_both)),
         hold_out=in_brief(held["counts"]),
         hold_out_arithmetic=in_brief(held["arithmetic"]),
         leave_one_net_out=in_brief(leave_one_net_out(rows)),
