@@ -4,9 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
+from platform import python_version
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from edgepack import errors
 
@@ -133,3 +137,15 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it() -> None:
     assert done.returncode == errors.ToolError.exit_code
     assert done.stderr.startswith("edgepack: scipy is not installed; this command needs it.")
     assert "Traceback" not in done.stderr
+
+
+def test_every_pinned_package_takes_this_python() -> None:
+    # uv installs what says that it is not for this Python, pip refuses it: both must get the same set.
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    wrong = []
+    for pin in pins:
+        asked = metadata(pin.name).get("Requires-Python")
+        if asked and python_version() not in SpecifierSet(asked):
+            wrong.append(f"{pin} asks for Python {asked}")
+    assert len(pins) > 20
+    assert not wrong
