@@ -44,6 +44,7 @@ SPLITS = 40
 _CURVE_SPLITS = 5
 _SEED = 11
 _RUNTIME = "ncnn"
+_SOURCE = "`edgepack calibrate`: fitted to counts.json and published.csv beside this file"
 
 
 class DeviceErrors(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     median_by_own_rows: dict[int, float]
 
 
+def calibrate(params: Path | None, tell: Tell, *, shows_errors: bool) -> Report | DeviceModel:
+    """Count what `params` has and is not counted, then freeze a new fit, or tell the errors of such fits.
+
+    Raises DataError, ConfigError, MeasureError or ToolError as `recount`, `refit` and `freeze` do.
+    """
+    if params is not None:
+        recount(params, tell)
+    if shows_errors:
+        return evaluate(tell)
+    model = refit()
+    freeze(model)
+    return model
+
+
 def recount(params: Path, tell: Tell) -> None:
     """Count every network in `params` that is not counted yet. Raises as `calibrate.counts.count_all`."""
     folder = _writable()
@@ -96,7 +111,9 @@ def refit() -> DeviceModel:
             least=min(counted),
             most=max(counted),
         )
-    return DeviceModel(features=FEATURES, runtime=_RUNTIME, coverage=COVERAGE, devices=devices)
+    return DeviceModel(
+        source=_SOURCE, features=FEATURES, runtime=_RUNTIME, coverage=COVERAGE, devices=devices
+    )
 
 
 def freeze(model: DeviceModel) -> None:
@@ -197,7 +214,8 @@ def render(report: Report | DeviceModel, as_json: bool) -> str:
     net_out = (*_cells(report.leave_one_net_out), _share(report.leave_one_net_out_arithmetic.mean), "")
     lines.append(("leave one net out", "", *net_out))
     told = (
-        f"{report.splits} splits of the networks: a third held out, everything chosen on the rest. Relative\n"
+        f"{report.splits} splits of the networks: a third held out, pull and intervals chosen on the rest\n"
+        "(features, bounds and streams were chosen with all rows in view: expect somewhat more). Relative\n"
         f"errors; `covered` by the {COVERAGE:.0%} interval; `by MACs`: mean error by multiply-accumulates\n"
         "and weights alone; `unseen`: median error when the device itself was left out.\n"
     )
@@ -207,7 +225,7 @@ def render(report: Report | DeviceModel, as_json: bool) -> str:
 
 
 def _cells(errors: Errors) -> Iterable[str]:
-    shares = (errors.mean, errors.median, errors.p90, errors.worst, errors.covered or 0.0)
+    shares = (errors.mean, errors.median, errors.p90, errors.worst, errors.covered)
     return (str(errors.rows), *(_share(share) for share in shares))
 
 

@@ -292,7 +292,9 @@ def measure(model: Path, pattern: str, as_json: bool) -> int:
 
 @cli.group(invoke_without_command=True)
 @click.option("--params", type=_FOLDER, help="Folder of ncnn network files: count what is not counted yet.")
-@click.option("--report", "shows_errors", is_flag=True, help="Print the errors on what the fit never saw.")
+@click.option(
+    "--report", "shows_errors", is_flag=True, help="Print the errors on what a fit never saw; freeze nothing."
+)
 @_json_option
 @click.pass_context
 def calibrate(context: click.Context, params: Path | None, shows_errors: bool, as_json: bool) -> int:
@@ -306,13 +308,8 @@ def calibrate(context: click.Context, params: Path | None, shows_errors: bool, a
     from edgepack.terminal import Terminal
 
     with Terminal() as tell:
-        if params is not None:
-            calibrating.recount(params, tell)
-        model = calibrating.refit()
-        calibrating.freeze(model)
-        report = calibrating.evaluate(tell) if shows_errors else None
-    found = calibrating.render(report or model, as_json)
-    click.echo(found, nl=False)
+        found = calibrating.calibrate(params, tell, shows_errors=shows_errors)
+    click.echo(calibrating.render(found, as_json), nl=False)
     return EXIT_WITHIN_BUDGET
 
 

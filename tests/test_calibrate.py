@@ -124,7 +124,9 @@ def test_outside_of_the_calibrated_range_there_is_a_bracket_and_no_point() -> No
     known = Calibrated(
         weights=tuple(TRUTH), width=0.1, widest=0.7, rows=20, least=10_000_000, most=1_000_000_000
     )
-    model = DeviceModel(features=FEATURES, runtime="ncnn", coverage=0.9, devices={"raspberry-pi-4": known})
+    model = DeviceModel(
+        source="test", features=FEATURES, runtime="ncnn", coverage=0.9, devices={"raspberry-pi-4": known}
+    )
     device = DEVICES["raspberry-pi-4"]
     inside, outside = (predict(model, device, region(n)) for n in (20_000_000, 2_000_000))
     assert inside.value_ms is not None

@@ -70,6 +70,11 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     region: Region
 
 
+class _Counts(msgspec.Struct, frozen=True):
+    source: str
+    counts: list[Counted]
+
+
 class Wanted(NamedTuple):
     """What is to be counted, in the order in which it is: a network, by an ncnn, on a kernel stream."""
 
@@ -82,10 +87,10 @@ def read_counts(path: Path) -> list[Counted]:
     """Return what `count_all` kept in `path`; nothing when there is no such file."""
     if not path.is_file():
         return []
-    return msgspec.json.decode(path.read_bytes(), type=list[Counted])
+    return msgspec.json.decode(path.read_bytes(), type=_Counts).counts
 
 
-def count_all(params: Path, wanted: Iterable[Wanted], path: Path, tell: Tell) -> list[Counted]:
+def count_all(params: Path, wanted: Iterable[Wanted], path: Path, tell: Tell) -> None:
     """Count what is `wanted`, of the networks in `params`, and not in `path`; keep each as it comes.
 
     Raises DataError when `params` holds no network, and what `runtimes.ncnn.count` raises.
@@ -111,11 +116,10 @@ def count_all(params: Path, wanted: Iterable[Wanted], path: Path, tell: Tell) ->
             tell(f"counted {one.net}, ncnn {one.version}, {one.stream}", done, len(jobs))
     finally:
         pool.shutdown(cancel_futures=True)
-    return list(found.values())
 
 
-def arithmetic_all(params: Path, path: Path, tell: Tell) -> dict[str, Arithmetic]:
-    """Return multiply-accumulates and weights of every network in `params`; kept in `path`, as counts are."""
+def arithmetic_all(params: Path, path: Path, tell: Tell) -> None:
+    """Keep multiply-accumulates and weights of every network in `params` in `path`, as counts are kept."""
     found = read_arithmetic(path)
     files = [file for file in sorted(params.glob("*.param")) if file.stem not in found]
     tools.fetch_ncnn(tell)
@@ -126,15 +130,19 @@ def arithmetic_all(params: Path, path: Path, tell: Tell) -> dict[str, Arithmetic
             file, shape_of(file.stem), STREAMS["a76"], version, deadline_s=DEADLINE_S
         )
         rows = {net: found[net]._asdict() for net in sorted(found)}
-        write_atomic(path, (json.dumps(rows, indent=1) + "\n").encode())
-    return found
+        kept = {
+            "source": "`edgepack calibrate --params DIR`: weights and shapes by ncnn itself",
+            "nets": rows,
+        }
+        write_atomic(path, (json.dumps(kept, indent=1) + "\n").encode())
 
 
 def read_arithmetic(path: Path) -> dict[str, Arithmetic]:
     """Return what `arithmetic_all` kept in `path`; nothing when there is no such file."""
     if not path.is_file():
         return {}
-    return {net: Arithmetic(**kept) for net, kept in json.loads(path.read_bytes()).items()}
+    nets = json.loads(path.read_bytes())["nets"]
+    return {net: Arithmetic(**kept) for net, kept in nets.items()}
 
 
 def shape_of(net: str) -> tuple[int, int, int]:
@@ -151,4 +159,8 @@ def _count(param: Path, job: Wanted) -> Counted:
 def _keep(path: Path, counted: list[Counted]) -> None:
     rows: list[Any] = msgspec.to_builtins(sorted(counted, key=lambda c: (c.version, c.net, c.stream)))
     lines = ",\n".join(json.dumps(row) for row in rows)
-    write_atomic(path, f"[\n{lines}\n]\n".encode())
+    source = (
+        "`edgepack calibrate --params DIR`: second inference of a network by an aarch64 wheel of ncnn, under "
+        f"qemu-user {tools.locate().qemu.version} and edgepack/runtimes/native/counter.c"
+    )
+    write_atomic(path, f'{{"source": {json.dumps(source)}, "counts": [\n{lines}\n]}}\n'.encode())

@@ -42,10 +42,8 @@ def outer_hold_out(
 
     The pull and the intervals are chosen inside of each split, from its own training networks.
     """
-    nets = sorted({row.net for row in rows})
     for split in range(splits):
-        generator = np.random.default_rng([seed, split])
-        test = set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
+        test = _test_nets(rows, np.random.default_rng([seed, split]))
         train = [row for row in rows if row.net not in test]
         pull, residuals = chosen_pull(train, bounds)
         spread = Spread.of(train, residuals)
@@ -56,7 +54,7 @@ def outer_hold_out(
 
 
 def leave_one_net_out(rows: list[Row], bounds: Bounds = OF_COUNTS) -> list[Held]:
-    """Predict every network from all others, the interval from the others' errors."""
+    """Predict every network by weights from all others; pull and intervals are chosen on all networks."""
     pull, residuals = chosen_pull(rows, bounds)
     spread = Spread.of(rows, residuals)
     found = []
@@ -90,11 +88,10 @@ def learning_curve(rows: list[Row], *, splits: int, seed: int) -> dict[int, floa
     Networks are held out as in `outer_hold_out`; the other devices of its kind are known. Devices without kin
     are left out.
     """
-    nets = sorted({row.net for row in rows})
     errors: dict[int, list[float]] = {known: [] for known in OWN_ROWS}
     for split in range(splits):
         generator = np.random.default_rng([seed, split])
-        test = set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
+        test = _test_nets(rows, generator)
         for name in sorted({row.device.name for row in rows}):
             mine = [row for row in rows if row.device.name == name]
             train = [row for row in rows if row.net not in test]
@@ -111,8 +108,16 @@ def learning_curve(rows: list[Row], *, splits: int, seed: int) -> dict[int, floa
     return {known: float(np.median(found)) for known, found in errors.items() if found}
 
 
+def _test_nets(rows: list[Row], generator: np.random.Generator) -> set[str]:
+    nets = sorted({row.net for row in rows})
+    return set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
+
+
 def chosen_pull(rows: list[Row], bounds: Bounds = OF_COUNTS) -> tuple[float, NDArray[np.float64]]:
-    """Return the pull with the least mean error in folds by network, and the log errors of its folds."""
+    """Return the pull with the least mean error in folds by network, and the log errors of its folds.
+
+    An error is NaN where a row's kind had no other network to learn from.
+    """
     nets = sorted({row.net for row in rows})
     fold_of = {net: index % _FOLDS for index, net in enumerate(nets)}
     best: tuple[float, float, NDArray[np.float64]] | None = None
@@ -123,7 +128,7 @@ def chosen_pull(rows: list[Row], bounds: Bounds = OF_COUNTS) -> tuple[float, NDA
             for index, row in enumerate(rows):
                 if fold_of[row.net] == fold:
                     residuals[index] = _log_error(model, row)
-        error = float(np.mean(np.abs(np.expm1(-residuals))))
+        error = float(np.nanmean(np.abs(np.expm1(-residuals))))
         if best is None or error < best[0]:
             best = error, pull, residuals
     assert best is not None  # noqa: S101  PULLS is not empty
@@ -133,7 +138,7 @@ def chosen_pull(rows: list[Row], bounds: Bounds = OF_COUNTS) -> tuple[float, NDA
 def _log_error(model: Fit, row: Row) -> float:
     weights = model.devices.get(row.device.name, model.kinds.get(row.device.kind))
     if weights is None:
-        return 0.0
+        return float("nan")
     return float(np.log(row.cycles / max(predicted_cycles(weights, row), 1.0)))
 
 
@@ -150,7 +155,9 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, rows: list[Row], residuals: NDArray[np.float64]) -> "Spread":
-        """Return the spread that errors `residuals`, float64 [len(rows)], ask for."""
+        """Return the spread that errors `residuals`, float64 [len(rows)], ask for; NaN tells nothing."""
+        known = ~np.isnan(residuals)
+        rows, residuals = [row for row, told in zip(rows, known, strict=True) if told], residuals[known]
         names = np.array([row.device.name for row in rows])
         kinds = np.array([row.device.kind for row in rows])
         scales = {}
@@ -179,14 +186,14 @@ def held(row: Row, model: Fit, spread: Spread) -> Held:
 
 
 class Errors(NamedTuple):
-    """Relative errors in brief, all in shares of one; `covered` is None without intervals."""
+    """Relative errors in brief, all in shares of one; `covered` is the intervals' share of hits."""
 
     rows: int
     mean: float
     median: float
     p90: float
     worst: float
-    covered: float | None
+    covered: float
 
 
 def in_brief(found: Iterable[Held]) -> Errors:

@@ -13,7 +13,7 @@ from edgepack.latency.features import features
 
 _UNTIL = (("2023-04", "1.0.20221128"), ("2024-05", "1.0.20230816"), ("2025-09", "1.0.20240820"))
 _NEWEST = "1.0.20260114"
-_OLD = "2021"  # half precision and dot products came to ncnn in 2020
+_OLD = "2021"  # two years before the oldest version that is counted
 
 
 class Row(NamedTuple):

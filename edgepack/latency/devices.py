@@ -41,8 +41,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the kernel stream whose counts tell this core's time: the plain one of its instruction set.
 
         Since 2023 ncnn has kernels of their own for the in-order Cortex-A53 and A55, with up to twice the
-        instructions, most of which pair with a multiplication at no cost. With them, weights learnt on one
-        board miss another by 57 % (Raspberry Pi 3B+, median); with the plain kernels by 7 %.
+        instructions, most of which pair with a multiplication at no cost: weights learnt from their counts on
+        one board do not carry over to another.
         """
         return "a76" if self.dotprod else "a72"
 

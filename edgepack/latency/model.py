@@ -29,6 +29,7 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
 class DeviceModel(msgspec.Struct, frozen=True, kw_only=True):
     """Every calibrated device by name; `runtime` is what the published latencies were measured with."""
 
+    source: str
     features: tuple[str, ...]
     runtime: str
     coverage: float
