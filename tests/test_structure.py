@@ -4,12 +4,11 @@ import ast
 import os
 import subprocess
 import sys
-from importlib.metadata import metadata
+from importlib.metadata import distributions
 from pathlib import Path
 from platform import python_version
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from edgepack import errors
@@ -139,13 +138,13 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_every_pinned_package_takes_this_python() -> None:
+def test_every_installed_package_takes_this_python() -> None:
     # uv installs what says that it is not for this Python, pip refuses it: both must get the same set.
-    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    installed = list(distributions())
     wrong = []
-    for pin in pins:
-        asked = metadata(pin.name).get("Requires-Python")
+    for package in installed:
+        asked = package.metadata.get("Requires-Python")
         if asked and python_version() not in SpecifierSet(asked):
-            wrong.append(f"{pin} asks for Python {asked}")
-    assert len(pins) > 20
+            wrong.append(f"{package.name} {package.version} asks for Python {asked}")
+    assert len(installed) > 20
     assert not wrong
