@@ -20,6 +20,9 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
 
     `value` is None when it could not be measured; `source` then says why, else what produced it.
     `exact` figures repeat to the unit on every run and may decide a choice; others never do.
+    `low` and `high` are the interval of a figure that has one, in its own unit, and `error` says what the
+    interval is and how it was found; every latency has all three. A modelled latency outside of what its
+    model was calibrated on has an interval and no `value`.
     """
 
     name: str
@@ -27,6 +30,9 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
     provenance: Provenance
     source: str
     exact: bool
+    low: float | None = None
+    high: float | None = None
+    error: str = ""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
