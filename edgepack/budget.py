@@ -1,5 +1,7 @@
 """Hold figures against a budget: pure functions, no files. An unknown figure never passes."""
 
+import msgspec
+
 from edgepack.profiles import Budget
 from edgepack.results import Measurement, Number, Provenance, Quality, Status, Verdict
 
@@ -70,9 +72,27 @@ def _not_measured(limit: str, allowed: float, provenance: Provenance, why: str) 
 def _number_verdict(limit: str, allowed: float, number: Number | None) -> Verdict:
     if number is None:
         return _not_measured(limit, allowed, "computed", "this target's measuring does not give it")
-    if number.value is None:
+    if number.provenance == "modelled" and number.low is not None and number.high is not None:
+        verdict = _bracketed(limit, allowed, number.low, number.high, number)
+    elif number.value is None:
         return _not_measured(limit, allowed, number.provenance, number.source)
-    return _at_most(limit, allowed, number.value, number.provenance)
+    else:
+        verdict = _at_most(limit, allowed, number.value, number.provenance)
+    return msgspec.structs.replace(verdict, low=number.low, high=number.high, error=number.error)
+
+
+def _bracketed(limit: str, allowed: float, low: float, high: float, number: Number) -> Verdict:
+    """Hold a modelled figure to its whole interval: it passes by the upper end, and fails by the lower."""
+    status: Status = "within" if high <= allowed else "over" if low > allowed else "undecided"
+    return Verdict(
+        limit=limit,
+        allowed=allowed,
+        found=number.value,
+        margin=(allowed - (low if status == "over" else high)) / allowed if allowed else None,
+        status=status,
+        provenance=number.provenance,
+        note="the limit lies inside of the interval" if status == "undecided" else "",
+    )
 
 
 def _drop_verdict(metric: str, allowed: float, quality: Quality | None) -> Verdict:

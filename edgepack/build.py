@@ -21,7 +21,8 @@ from edgepack.budget import judge
 from edgepack.compress.recipes import RECIPES
 from edgepack.config import Config, beside
 from edgepack.errors import ConfigError, did_you_mean
-from edgepack.profiles import Budget, Profile, load_profiles, merged, select_profiles
+from edgepack.latency.as_target import named_profiles
+from edgepack.profiles import Budget, Profile, merged
 from edgepack.results import (
     Artifact,
     BuildResult,
@@ -77,7 +78,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan(config_path: Path, config: Config, patterns: tuple[str, ...] = ()) -> Plan:
     """Resolve targets, budgets and candidates. Raises ConfigError for a name that is not known."""
     own = beside(config_path, config.targets.folder) if config.targets.folder else None
-    profiles = select_profiles(patterns or config.targets.names, load_profiles(own))
+    profiles = named_profiles(patterns or config.targets.names, own)
     for recipe in config.compress.recipes:
         if recipe not in RECIPES:
             raise ConfigError(

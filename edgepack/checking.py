@@ -11,7 +11,7 @@ from edgepack.errors import ConfigError, EdgepackError, ToolError
 from edgepack.profiles import Budget, decode_toml, merged
 from edgepack.report import junit
 from edgepack.report.tables import columns, limits, to_json
-from edgepack.results import Measurement, Verdict
+from edgepack.results import Measurement, Verdict, spelled
 from edgepack.store import write_atomic
 
 _COMPARED = ("instructions", "l2_misses", "peak_memory_bytes")
@@ -123,12 +123,27 @@ def render(results: list[Checked], as_json: bool) -> str:
 def _rendered(result: Checked) -> str:
     head = f"{result.path} ({result.target}): {'within budget' if result.passes else 'NOT within budget'}\n"
     rows: list[tuple[str, ...]] = [("limit", "allowed", "found", "verdict", "provenance")]
-    rows += [(v.limit, _figure(v.allowed), _figure(v.found), v.status, v.provenance) for v in result.verdicts]
+    rows += [
+        (
+            v.limit,
+            _figure(v.allowed),
+            _found(v),
+            v.status,
+            f"{v.provenance}; {v.error}" if v.error else v.provenance,
+        )
+        for v in result.verdicts
+    ]
     tail = f"goldens: {result.goldens}\n"
     for name, (old, new) in result.changes.items():
         change = f" ({(new - old) / old:+.1%})" if old else ""
         tail += f"{name}: {_figure(old)} → {_figure(new)}{change}\n"
     return head + columns(rows) + tail
+
+
+def _found(verdict: Verdict) -> str:
+    if verdict.low is None or verdict.high is None:
+        return _figure(verdict.found)
+    return spelled(verdict.found, verdict.low, verdict.high)
 
 
 def _figure(value: float | None) -> str:
@@ -187,7 +202,7 @@ def render_bundle(path: Path, as_json: bool) -> str:
         ("budget", limits(manifest.budget)),
     ]
     figures = [("figure", "value", "provenance")] + [
-        (n.name, "not measured" if n.value is None else f"{n.value:,}", f"{n.provenance}: {n.source}")
+        (n.name, n.spelled, f"{n.provenance}: {n.source}" + (f"; {n.error}" if n.error else ""))
         for n in (*manifest.figures, *bundle.run.figures)
     ]
     verdicts = [("limit", "verdict")] + [

@@ -170,16 +170,23 @@ def setup(only: str | None) -> int:
 
 @cli.command()
 @_config_option
+@click.option(
+    "--devices", "lists_devices", is_flag=True, help="List single devices, each a target by its name."
+)
 @_json_option
-def targets(config_path: Path | None, as_json: bool) -> int:
+def targets(config_path: Path | None, lists_devices: bool, as_json: bool) -> int:
     """List the devices that can be packed for, with their runtimes and default budgets.
 
-    Example: edgepack targets
+    Example: edgepack targets --devices
     """
     from edgepack.config import beside
+    from edgepack.latency.devices import load_devices
     from edgepack.profiles import load_profiles
-    from edgepack.report.tables import render_targets
+    from edgepack.report.tables import render_devices, render_targets
 
+    if lists_devices:
+        click.echo(render_devices(load_devices(), as_json), nl=False)
+        return EXIT_WITHIN_BUDGET
     path, config = _loaded(config_path)
     folder = beside(path, config.targets.folder) if config.targets.folder else None
     click.echo(render_targets(load_profiles(folder), as_json), nl=False)

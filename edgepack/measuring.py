@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from edgepack.errors import ConvertError
-from edgepack.profiles import Profile, load_profiles, select_profiles
+from edgepack.latency.as_target import named_profiles
+from edgepack.profiles import Profile
 from edgepack.results import Measurement, Number
 from edgepack.stages.figures import measured
 from edgepack.store import sha256_of
@@ -24,7 +25,7 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
     """
     from edgepack.runtimes import host
 
-    profile = select_profiles((pattern,), load_profiles())[0]
+    profile = named_profiles((pattern,))[0]
     _check_suffix(model, profile)
     signature = host.signature(model)
     if [t.name for t in signature.inputs] != ["history"] or len(signature.outputs) != 1:

@@ -71,7 +71,11 @@ class Runtime(_Checked, frozen=True, kw_only=True):
 
 
 class Profile(_Checked, frozen=True, kw_only=True):
-    """One target device. `name` is the file's stem; `formats` are tried in the order given."""
+    """One target device. `name` is the file's stem; `formats` are tried in the order given.
+
+    `devices` are the calibrated devices (targets/calibration/devices.toml) that give an ARM target its
+    milliseconds: one for a device, several for a tier, whose interval then spans all of them.
+    """
 
     name: str
     description: str
@@ -80,6 +84,7 @@ class Profile(_Checked, frozen=True, kw_only=True):
     formats: tuple[str, ...]
     emulation: Emulation | None = None
     browser: Browser | None = None
+    devices: tuple[str, ...] = ()
     budget: Budget = Budget()
 
 

@@ -34,6 +34,18 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
     error: str = ""
 
+    @property
+    def spelled(self) -> str:
+        """The figure in full, without its unit: "1,234", "1.5 [1.2, 1.9]", "1.2 to 1.9", "not measured"."""
+        return spelled(self.value, self.low, self.high)
+
+
+def spelled(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a figure in full with its interval; an interval alone when there is no value."""
+    if low is None or high is None:
+        return "not measured" if value is None else f"{value:,}"
+    return f"{low:,} to {high:,}" if value is None else f"{value:,} [{low:,}, {high:,}]"
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A mean over users with its two-sided 95 % bootstrap interval; `low`/`high` None if not computed."""
@@ -96,7 +108,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit of a budget held against one figure. `margin` is the share of the limit left over."""
+    """One limit of a budget held against one figure. `margin` is the share of the limit left over.
+
+    `low`, `high` and `error` are those of the figure. An interval that lies across the limit is `undecided`.
+    """
 
     limit: str
     allowed: float | int
@@ -105,6 +120,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     provenance: Provenance
     note: str = ""
+    low: float | None = None
+    high: float | None = None
+    error: str = ""
 
 
 class Dropped(msgspec.Struct, frozen=True, kw_only=True):

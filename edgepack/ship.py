@@ -14,7 +14,7 @@ from edgepack.bundle import archive, card, goldens
 from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
 from edgepack.errors import MeasureError
 from edgepack.profiles import Budget, Profile
-from edgepack.results import Candidate, DataFacts, Dropped, TargetResult, Verdict
+from edgepack.results import Candidate, DataFacts, Dropped, TargetResult, Verdict, spelled
 from edgepack.runtimes.engines import device_engine, host_engine, scores
 from edgepack.stages import Place
 from edgepack.stages.figures import Proof, artifact_of, prove
@@ -75,8 +75,11 @@ def download_bytes(profile: Profile, model_deflate: int, model_brotli: int, voca
 
 
 def wall_clock(verdict: Verdict) -> bool:
-    """Whether a verdict rests on a wall clock: it can fail a target, and never changes the choice."""
-    return verdict.limit in ("latency_ms", "load_ms")
+    """Whether a verdict rests on a wall clock: it can fail a target, and never changes the choice.
+
+    Modelled milliseconds do not: they follow from exact counts.
+    """
+    return verdict.limit in ("latency_ms", "load_ms") and verdict.provenance != "modelled"
 
 
 def choose(
@@ -161,7 +164,13 @@ def _why(contender: Contender, count: int, prefer: str) -> str:
 
 
 def _found(verdict: Verdict) -> str:
-    return verdict.note if verdict.found is None else f"{verdict.found:,.6g}, allowed {verdict.allowed:,.6g}"
+    if verdict.low is not None:
+        found = spelled(verdict.found, verdict.low, verdict.high)
+    elif verdict.found is not None:
+        found = f"{verdict.found:,.6g}"
+    else:
+        return verdict.note
+    return f"{found}, allowed {verdict.allowed:,.6g}"
 
 
 def _cost(candidate: Candidate, prefer: str) -> tuple[float, float, str]:

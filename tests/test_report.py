@@ -110,9 +110,10 @@ def test_every_target_line_tells_bytes_cost_provenance_drop_and_verdict() -> Non
         "438.9 kB, download 293.5 kB, 13.4 M instr. emulated, drop 0.75 % [-0.35, 1.85], overlap 0.900"
         in rendered
     )
-    assert "no bundle; over: instructions; not measured: latency" in rendered
-    assert "3.76 ms emulated" in rendered
-    assert "0.94 ms measured" in rendered
+    assert "no bundle; over: instructions; undecided: latency" in rendered
+    assert "latency 3.76 ms [3.68 ms, 3.91 ms] emulated (97 % interval of the median of 31" in rendered
+    assert "latency 0.94 ms [0.92 ms, 0.98 ms] measured" in rendered
+    assert "latency 0.41 ms to 2.90 ms modelled (outside calibration: int8 in LiteRT; a bracket" in rendered
 
 
 def test_the_summary_has_no_escape_codes_unless_colour_is_asked_for() -> None:
@@ -160,7 +161,7 @@ def test_junit_has_a_suite_a_target_and_a_failure_for_each_limit_that_does_not_h
     suites = {suite.attrib["name"]: suite for suite in root}
     assert [failure.attrib["type"] for failure in suites["android-armv7"].iter("failure")] == [
         "over",
-        "not measured",
+        "undecided",
     ]
     over = next(suites["android-armv7"].iter("failure"))
     assert over.attrib["message"] == "found 21.7 M instr. emulated, allowed at most 9.0 M instr."

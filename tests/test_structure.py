@@ -115,7 +115,9 @@ def test_exit_codes_are_unique_and_listed_in_the_readme() -> None:
         assert f"| {code} |" in readme
 
 
-@pytest.mark.parametrize("command", [["--help"], ["build", "--help"], ["targets"], ["check", "--help"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["build", "--help"], ["targets"], ["targets", "--devices"], ["check", "--help"]]
+)
 def test_light_commands_load_no_tensorflow(command: list[str]) -> None:
     code = (
         "import sys\nfrom edgepack import cli\n"

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgepack.errors import ConvertError, LimitError, MeasureError, ToolError
-from edgepack.measure.web import measure, percentile
+from edgepack.measure.web import measure
 from edgepack.profiles import load_profiles
 from edgepack.results import Measurement
 from edgepack.runtimes.chromium import FLAGS
@@ -221,12 +221,6 @@ def test_throttling_slows_the_page_down_and_the_hosts_own_speed_stands_beside_it
     assert throttled > 1.5 * host
     assert figures["node_latency_p50_ms"]
     assert figures["node_cpu_ms"]
-
-
-def test_percentiles_are_nearest_rank() -> None:
-    assert percentile([4.0, 1.0, 3.0, 2.0], 95) == 4.0
-    assert percentile(list(map(float, range(1, 101))), 95) == 95.0
-    assert percentile([7.0], 50) == 7.0
 
 
 def test_runtime_bytes_add_up_files_that_are_compressed_one_by_one(

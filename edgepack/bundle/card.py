@@ -39,8 +39,8 @@ def render(manifest: Manifest, data_source: str, licence: str) -> str:
 
 
 def _row(number: Number) -> str:
-    value = "not measured" if number.value is None else f"{number.value:,}"
-    return f"| {number.name} | {value} | {number.provenance}: {number.source} |"
+    error = f"; {number.error}" if number.error else ""
+    return f"| {number.name} | {number.spelled} | {number.provenance}: {number.source}{error} |"
 
 
 def _metric_row(manifest: Manifest, metric: str) -> str:

@@ -1,9 +1,10 @@
 """What an artifact costs in a browser: load, latency and heap in headless Chromium; Node beside it."""
 
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from edgepack.measure.samples import Quantile, quantile
 from edgepack.profiles import Browser, Profile
 from edgepack.results import Measurement, Number, Provenance
 from edgepack.runtimes.ort_web import ChromiumTiming, Inputs, Timing, time_chromium, time_node
@@ -38,15 +39,13 @@ def _chromium_numbers(measured: ChromiumTiming, rate: float) -> list[Number]:
         f"CPU throttled {rate:g}x"
     )
     sampling = f"{source}; {len(timing.samples_ms)} samples of {timing.batch_runs} runs"
-    wall = {
-        "runtime_load_ms": (timing.runtime_load_ms, source),
-        "load_ms": (timing.load_ms, source),
-        "latency_first_ms": (timing.first_ms, source),
-        "latency_p50_ms": (statistics.median(timing.samples_ms), sampling),
-        "latency_p95_ms": (percentile(timing.samples_ms, 95), sampling),
-    }
+    samples = timing.samples_ms
     return [
-        *(_wall_clock(name, value, provenance, said) for name, (value, said) in wall.items()),
+        _wall_clock("runtime_load_ms", timing.runtime_load_ms, provenance, source),
+        _wall_clock("load_ms", timing.load_ms, provenance, source),
+        _latency("latency_first_ms", quantile([timing.first_ms], 50), provenance, source),
+        _latency("latency_p50_ms", quantile(samples, 50), provenance, sampling),
+        _latency("latency_p95_ms", quantile(samples, 95), provenance, sampling),
         _peak_memory(measured, provenance, source),
         *_benchmarks(timing, provenance),
     ]
@@ -79,9 +78,8 @@ def _benchmarks(timing: Timing, provenance: Provenance) -> list[Number]:
 def _node_numbers(timing: Timing) -> list[Number]:
     sampling = f"{len(timing.samples_ms)} samples of {timing.batch_runs} runs"
     source = f"Node, onnxruntime-web {VERSION}, 1 thread; {sampling}"
-    p50 = statistics.median(timing.samples_ms)
     return [
-        _wall_clock("node_latency_p50_ms", p50, "measured", source),
+        _latency("node_latency_p50_ms", quantile(timing.samples_ms, 50), "measured", source),
         _wall_clock("node_cpu_ms", timing.cpu_ms, "measured", f"{source}; CPU time per run"),
     ]
 
@@ -90,7 +88,7 @@ def _wall_clock(name: str, value: float, provenance: Provenance, source: str) ->
     return Number(name=name, value=round(value, 6), provenance=provenance, source=source, exact=False)
 
 
-def percentile(samples: Sequence[float], per_cent: int) -> float:
-    """Return the nearest-rank percentile: the smallest sample that `per_cent` % do not exceed."""
-    rank = -(-len(samples) * per_cent // 100)
-    return sorted(samples)[max(rank, 1) - 1]
+def _latency(name: str, found: Quantile, provenance: Provenance, source: str) -> Number:
+    plain = _wall_clock(name, found.value, provenance, source)
+    low, high = round(found.low, 6), round(found.high, 6)
+    return msgspec.structs.replace(plain, low=low, high=high, error=found.error)

@@ -44,9 +44,8 @@ def _limit_case(owner: str, verdict: Verdict) -> ElementTree.Element:
     case = _case(owner, f"{units.limit_words(verdict.limit)} {units.allowed(verdict)}")
     if verdict.status != "within":
         note = f" ({verdict.note})" if verdict.note else ""
-        found = units.quantity(verdict.limit, verdict.found)
-        provenance = f" {verdict.provenance}" if verdict.found is not None else ""
-        _fail(case, verdict.status, f"found {found}{provenance}, allowed {units.allowed(verdict)}{note}")
+        found = units.with_error(verdict)
+        _fail(case, verdict.status, f"found {found}, allowed {units.allowed(verdict)}{note}")
     return case
 
 

@@ -200,7 +200,7 @@ def _point(frame: Frame, target: TargetResult, row: _Ranked, largest: float) -> 
     words = (
         f"{place}: {views.candidate_name(one)}, download {units.size(one.download_bytes)}, "
         f"ranking quality {units.estimate(value)}, "
-        f"{units.number(views.cost(one))}, {views.verdict_words(one.verdicts)}"
+        f"{units.with_error(views.cost(one))}, {views.verdict_words(one.verdicts)}"
     )
     parts = [tag("title", words)]
     if chosen:

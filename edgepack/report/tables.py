@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from edgepack.latency.devices import Device
 from edgepack.profiles import Budget, Profile
 from edgepack.results import DataFacts, Measurement, ModelRow
 
@@ -44,6 +45,18 @@ def render_targets(profiles: dict[str, Profile], as_json: bool) -> str:
     return to_json(list(profiles.values())) if as_json else columns(target_rows(profiles))
 
 
+def render_devices(devices: dict[str, Device], as_json: bool) -> str:
+    """Return the list of single devices; as JSON with the source of every fact."""
+    if as_json:
+        return to_json(list(devices.values()))
+    rows: list[tuple[str, ...]] = [("target", "core", "GHz", "L1D / L2 / last KiB", "latencies", "device")]
+    for d in devices.values():
+        caches = f"{d.l1d_kib} / {d.l2_kib} / {d.llc_kib}"
+        known = "published" if d.rows else "of its kin"
+        rows.append((d.name, d.core, f"{d.clock_mhz / 1000:g}", caches, known, d.description))
+    return columns(rows)
+
+
 def render_data(facts: DataFacts, as_json: bool) -> str:
     """Return what was read, what cleaning dropped and why, and how the log was split."""
     if as_json:
@@ -74,7 +87,7 @@ def render_measurement(measurement: Measurement, as_json: bool) -> str:
     if as_json:
         return to_json(measurement)
     rows = [
-        (n.name, "not measured" if n.value is None else f"{n.value:,}", n.provenance, n.source)
+        (n.name, n.spelled, n.provenance, f"{n.source}; {n.error}" if n.error else n.source)
         for n in measurement.numbers
     ]
     return columns([("figure", "value", "provenance", "how"), *rows])

@@ -77,10 +77,12 @@ def _print_targets(console: Console, result: BuildResult) -> None:
 def _print_lines(console: Console, title: str, lines: list[views.TargetLine]) -> None:
     console.print(Text(f"{title}\n", style="bold"))
     for line in lines:
-        target, candidate, model, download, cost, drop, overlap, verdict = map(units.printable, line)
-        console.print(Text.assemble((target, "bold"), f"  {candidate}  ", _styled(verdict)))
-        figures = f"{model}, download {download}, {cost}, drop {drop}, overlap {overlap}"
-        console.print(Padding(Text(figures), (0, 0, 0, 4)))
+        one = views.TargetLine(*map(units.printable, line))
+        console.print(Text.assemble((one.target, "bold"), f"  {one.candidate}  ", _styled(one.verdict)))
+        counted = "" if one.instructions == units.NOT_MEASURED else f"{one.instructions}, "
+        figures = f"{one.model}, download {one.download}, {counted}drop {one.drop}, overlap {one.overlap}"
+        for text in (figures, f"latency {one.latency}"):
+            console.print(Padding(Text(text), (0, 0, 0, 4)))
 
 
 def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -57,7 +57,9 @@ def milliseconds(number: float) -> str:
     """Return a time given in milliseconds in ms, or in s from one second on."""
     if number >= 1_000:
         return f"{number / 1e3:.2f} s"
-    return f"{number:.1f} ms" if number >= 10 else f"{number:.2f} ms"
+    if number >= 10:
+        return f"{number:.1f} ms"
+    return f"{number:.2f} ms" if number >= 0.1 else f"{number:.2g} ms"
 
 
 def duration(seconds: float) -> str:
@@ -100,11 +102,34 @@ def exactly(name: str, value: float | None) -> str:
     return f"{value:,} {name.replace('_', ' ')}" if isinstance(value, int) else f"{value!r}"
 
 
-def number(figure: Number | None) -> str:
-    """Return a figure, its unit and the word for how it came to be."""
-    if figure is None or figure.value is None:
+def number(figure: Number | Verdict | None) -> str:
+    """Return a figure (or what a verdict found), its unit, its interval and the word for how it came to be.
+
+    What has an interval alone reads "0.12 ms to 0.80 ms modelled".
+    """
+    name, value = _named_value(figure)
+    if figure is None or (value is None and figure.low is None):
         return NOT_MEASURED
-    return f"{quantity(figure.name, figure.value)} {figure.provenance}"
+    return f"{_spanned(name, value, figure.low, figure.high)} {figure.provenance}"
+
+
+def _named_value(figure: Number | Verdict | None) -> tuple[str, float | None]:
+    if isinstance(figure, Verdict):
+        return figure.limit, figure.found
+    return (figure.name, figure.value) if figure else ("", None)
+
+
+def _spanned(name: str, value: float | None, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return quantity(name, value)
+    ends = quantity(name, low), quantity(name, high)
+    return f"{ends[0]} to {ends[1]}" if value is None else f"{quantity(name, value)} [{ends[0]}, {ends[1]}]"
+
+
+def with_error(figure: Number | Verdict | None) -> str:
+    """Return a figure as `number` does, and what is known of its error."""
+    error = figure.error if figure else ""
+    return f"{number(figure)} ({error})" if error else number(figure)
 
 
 def estimate(mean: Estimate | None) -> str:

@@ -22,14 +22,23 @@ class TargetLine(NamedTuple):
     candidate: str
     model: str
     download: str
-    cost: str
+    instructions: str
+    latency: str
     drop: str
     overlap: str
     verdict: str
 
 
 TARGET_HEADER = TargetLine(
-    "target", "candidate", "model", "download", "one answer", "drop", "overlap", "verdict"
+    "target",
+    "candidate",
+    "model",
+    "download",
+    "instructions",
+    "latency of one answer",
+    "drop",
+    "overlap",
+    "verdict",
 )
 
 
@@ -113,7 +122,8 @@ def candidate_line(target: str, candidate: Candidate, gate_metric: str) -> Targe
         candidate=candidate_name(candidate),
         model=units.size(candidate.artifact.model_bytes),
         download=units.size(candidate.download_bytes),
-        cost=units.number(cost(candidate)),
+        instructions=units.number(candidate.measurement.get("instructions")),
+        latency=units.with_error(candidate.measurement.get("latency_p50_ms")),
         drop=units.drop(quality.drops.get(gate_metric) if quality else None),
         overlap=f"{quality.overlap_at_10:.3f}" if quality else units.NOT_MEASURED,
         verdict=verdict_words(candidate.verdicts),

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgepack.errors import ConvertError, LimitError, MeasureError
+from edgepack.latency.devices import calibration_folder
 from edgepack.profiles import Profile
 from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Number, Quality
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
 from edgepack.stages import Place, versions
 from edgepack.stages.logs import calibration, parity_histories
 from edgepack.stages.models import Model, onnx_source
-from edgepack.store import Kept, source_fingerprint, write_atomic
+from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -284,9 +285,10 @@ def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurem
     inputs = {
         "artifact": facts.sha256,
         "device": [device["emulation"], device["browser"], device["runtime"]],
+        "model": _device_model(profile),
         "history": split.digest,
         "length": place.config.model.history_length,
-        "code": source_fingerprint("measure", "runtimes"),
+        "code": source_fingerprint("measure", "runtimes", "latency"),
     }
 
     def make(folder: Path) -> None:
@@ -297,6 +299,14 @@ def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurem
     kept = place.store.produce("measure", inputs, make)
     found = msgspec.json.decode((kept.path / "measurement.json").read_bytes(), type=Measurement)
     return msgspec.structs.replace(found, target=profile.name)
+
+
+def _device_model(profile: Profile) -> list[str]:
+    """Return what gives the target its milliseconds: its devices, and digests of what is known of them."""
+    if not profile.devices:
+        return []
+    folder = calibration_folder()
+    return [*profile.devices, *(sha256_of(folder / name) for name in ("devices.toml", "model.json"))]
 
 
 def unmeasured(profile: Profile, sha256: str, reason: str) -> Measurement:
