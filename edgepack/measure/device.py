@@ -57,10 +57,10 @@ def measure(
     fresh processes, `peak_memory_bytes`, and `max_score_difference` from the host's LiteRT. Each process gets
     `deadline_s`. Raises what the functions of `edgepack.runtimes.adb` and `edgepack.runtimes.host.run` raise.
     """
+    rows = len(next(iter(inputs.values())))
     phone = adb.connect(serial)
     before = adb.facts(phone)
     adb.must_be_able(phone, before)
-    expected = host.run("litert", artifact, inputs, deadline_s=deadline_s)
     with adb.workplace(phone) as folder:
         tell(f"copying {artifact.name} and the runtime to {phone.name}", 0, 0)
         adb.push(phone, folder, artifact, inputs)
@@ -71,16 +71,17 @@ def measure(
         )
         runs = _runs(pilot)
         warm = adb.drive(phone, folder, artifact, inputs, runs=runs, deadline_s=deadline_s)
-        scores = adb.scores(phone, folder, len(expected))
+        scores = adb.scores(phone, folder, rows)
         cold = [
             adb.drive(phone, folder, artifact, inputs, runs=0, deadline_s=deadline_s).wall_ns[0]
             for _ in range(_COLD_STARTS - 1)
         ]
     after = adb.facts(phone)
     source = _source(before, after, warm)
+    expected = host.run("litert", artifact, inputs, deadline_s=deadline_s)
     difference = float(np.abs(scores - expected).max())
     numbers = (
-        *_warm_numbers(warm, len(expected), source),
+        *_warm_numbers(warm, rows, source),
         _latency("latency_first_ms", [*cold, warm.wall_ns[0]], 0.5, source, "first inferences of a process"),
         _number("peak_memory_bytes", pilot.peak_memory_bytes, f"{source}; {_MEMORY}"),
         _number("max_score_difference", difference, f"{source}; {_DIFFERENCE}"),
@@ -148,7 +149,7 @@ def _latency(name: str, samples_ns: Sequence[int], share: float, source: str, of
     low, high = (round(ns / _NS_IN_MS, 6) for ns in interval)
     error = (
         f"{CONFIDENCE:.0%} interval of the {spoken} of {count} samples on this one device, from order "
-        "statistics; other devices of its kind, heat and background work are not in it"
+        "statistics of samples taken as independent; other devices of its kind and other days are not in it"
     )
     value = round(percentile(samples_ns, round(share * 100)) / _NS_IN_MS, 6)
     return msgspec.structs.replace(number, value=value, low=low, high=high, error=error)

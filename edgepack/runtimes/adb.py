@@ -42,12 +42,16 @@ _LIBRARIES = (
     "libLiteRtRuntimeCApi.so",
 )
 _STATUS = "edgepack-status:"
-_REMEDIES = {
-    "unauthorized": "Unlock the phone and confirm “Allow USB debugging”, then measure again.",
-    "authorizing": "Unlock the phone and confirm “Allow USB debugging”, then measure again.",
-    "offline": "Unplug the phone and plug it in again, or run `adb reconnect offline`.",
-    "no permissions": "Let your user open the phone's USB device (Debian: "
-    "`apt-get install android-sdk-platform-tools-common`), and plug the phone in again.",
+_AUTHORISE = "Unlock the phone, confirm “Allow USB debugging” and measure again."
+_NOT_READY = {
+    "unauthorized": ("has not authorised this computer", _AUTHORISE),
+    "authorizing": ("has not authorised this computer", _AUTHORISE),
+    "offline": ("is offline", "Unplug the phone and plug it in again, or run `adb reconnect offline`."),
+    "no permissions": (
+        "may not be opened by this user",
+        "Install the rules for it (Debian: `apt-get install android-sdk-platform-tools-common`) and plug the "
+        "phone in again.",
+    ),
 }
 
 
@@ -72,7 +76,10 @@ class Processor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device says of itself; empty where it does not say. `battery_percent` is its charge."""
+    """What a device says of itself; empty where it does not say. `battery_percent` is its charge.
+
+    `is_emulator` is Android's emulator, which may run as an ARM device on an ARM computer.
+    """
 
     abi: str
     model: str
@@ -81,6 +88,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     thermal_status: str
     battery_percent: str
     processors: Mapping[int, Processor]
+    is_emulator: bool = False
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -120,8 +128,9 @@ def connect(serial: str) -> Phone:
         remedy = "Name one of them." if found else "Plug it in and allow USB debugging."
         raise MeasureError(f"adb:{serial}", "is not connected", allowed=known, remedy=remedy)
     if found[serial] != "device":
-        remedy = _REMEDIES.get(found[serial], "Start the phone's Android, then measure again.")
-        raise MeasureError(f"adb:{serial}", f"is {found[serial]}, not ready", remedy=remedy)
+        other = (f"is in the state '{found[serial]}'", "Start the phone's Android, then measure again.")
+        said, remedy = _NOT_READY.get(found[serial], other)
+        raise MeasureError(f"adb:{serial}", said, remedy=remedy)
     return Phone(adb, serial)
 
 
@@ -141,7 +150,8 @@ def _state(rest: str) -> str:
 
 
 _FACTS = r"""
-for key in product.cpu.abi product.manufacturer product.model soc.model build.version.release; do
+for key in product.cpu.abi product.manufacturer product.model soc.model build.version.release \
+  kernel.qemu boot.qemu; do
   echo "ro.$key=$(getprop ro.$key)"
 done
 for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
@@ -170,6 +180,7 @@ def facts(phone: Phone) -> Facts:
         thermal_status=known.get("Thermal Status", ""),
         battery_percent=known.get("level", ""),
         processors=_processors([(key.strip(), value.strip()) for key, value in pairs], known),
+        is_emulator="1" in (known.get("ro.kernel.qemu"), known.get("ro.boot.qemu")),
     )
 
 
@@ -191,7 +202,10 @@ def _processors(pairs: list[tuple[str, str]], known: Mapping[str, str]) -> dict[
 
 
 def must_be_able(phone: Phone, known: Facts) -> None:
-    """Raise MeasureError unless the device runs aarch64 programs."""
+    """Raise MeasureError unless this is a real device that runs aarch64 programs."""
+    if known.is_emulator:
+        remedy = "Measure on a phone, or on an emulated target (-t)."
+        raise MeasureError(phone.name, "is an emulator, whose milliseconds are no phone's", remedy=remedy)
     if known.abi != ABI:
         found = f"its ABI is {known.abi or 'not told'}"
         remedy = "Measure on a 64-bit ARM phone, or on an emulated target (-t)."
@@ -293,6 +307,8 @@ def _failure(where: str, status: int, said: str) -> ConvertError | MeasureError:
         contract = "the contract is int32 inputs [1, length] and one float32 output `scores` [1, items + 1]"
         return ConvertError(where, last, allowed=contract, remedy="Export the model with these.")
     remedy = "Drop this format for this device, or convert the model again."
+    if status == 128 + signal.SIGILL:
+        return MeasureError(where, "the runtime met an instruction that the core lacks", remedy=remedy)
     if status > 128:
         name = signal.Signals(status - 128).name
         return MeasureError(where, f"the runtime died with {name} (last words: {last})", remedy=remedy)
