@@ -24,7 +24,7 @@ from edgepack.cli import cli
 from edgepack.errors import ConvertError, EdgepackError, LimitError, MeasureError, ToolError
 from edgepack.health import render_tools
 from edgepack.measure import device
-from edgepack.measure.device import quantile_interval
+from edgepack.measure.samples import quantile
 from edgepack.profiles import load_profiles
 from edgepack.results import Measurement
 from edgepack.runtimes import adb, arm
@@ -82,7 +82,7 @@ def test_a_phone_gives_milliseconds_with_their_intervals_and_keeps_nothing(phone
         assert number["provenance"] == "measured"
         assert 0 < number["low"] <= number["value"] <= number["high"], name
         assert not number["exact"]
-        assert "on this one device" in number["error"]
+        assert "samples on this one device, taken as independent" in number["error"]
     assert named["latency_p50_ms"]["value"] < named["latency_first_ms"]["value"]
     assert "7 first inferences" in named["latency_first_ms"]["source"]
     told = named["latency_p50_ms"]["source"]
@@ -340,27 +340,25 @@ def test_another_kind_of_device_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "ranks"),
-    [
-        (5, 0.5, None),  # 1 - 2 / 2**5 is 0.9375
-        (6, 0.5, (1, 6)),
-        (7, 0.5, (1, 7)),
-        (20, 0.5, (6, 15)),
-        (100, 0.5, (40, 61)),
-        (71, 0.95, None),  # 0.95**71 is above 0.025
-        (72, 0.95, (64, 72)),
-    ],
+    ("count", "per_cent", "ranks"),
+    [(6, 50, (1, 6)), (20, 50, (6, 15)), (100, 50, (40, 61)), (72, 95, (64, 72))],
 )
 def test_the_interval_of_a_quantile_lies_between_two_samples(
-    count: int, share: float, ranks: tuple[int, int] | None
+    count: int, per_cent: int, ranks: tuple[int, int]
 ) -> None:
-    assert quantile_interval(list(range(1, count + 1)), share) == ranks
+    found = quantile(list(range(1, count + 1)), per_cent)
+    assert (found.low, found.high) == ranks
 
 
-@pytest.mark.parametrize("share", [0.5, 0.95])
-def test_the_interval_holds_in_19_cases_of_20_whatever_the_distribution(share: float) -> None:
-    draws = np.random.default_rng(3).lognormal(sigma=2.0, size=(2_000, 150))
-    truth = float(np.exp(2.0 * {0.5: 0.0, 0.95: 1.6448536}[share]))
-    intervals = [quantile_interval(list(row), share) for row in draws]
-    held = np.mean([found is not None and found[0] <= truth <= found[1] for found in intervals])
-    assert 0.94 < held < 0.98
+def test_thousands_of_samples_have_the_interval_of_the_normal_approximation() -> None:
+    found = quantile(list(range(1, 4_001)), 50)
+    assert found.low == pytest.approx(2_000 - 1.96 * 1_000**0.5, abs=1)
+    assert found.high == pytest.approx(2_001 + 1.96 * 1_000**0.5, abs=1)
+
+
+def test_too_few_samples_have_an_interval_and_no_point() -> None:
+    few, enough = (device._latency("latency_p95_ms", list(range(n)), 95, "", "") for n in (71, 72))
+    assert few.value is None
+    assert few.high == pytest.approx(70e-6)
+    assert "97 % interval of the 95th percentile of 71 samples on this one device" in few.error
+    assert enough.value == pytest.approx(68e-6)

@@ -4,17 +4,14 @@ The thread is not pinned: an app's is not either, and where the scheduler puts i
 waits for. Which kind of core ran is said with every figure instead.
 """
 
-import itertools
-import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from edgepack.measure.web import percentile
+from edgepack.measure.samples import CONFIDENCE, quantile
 from edgepack.results import Measurement, Number
 from edgepack.runtimes import adb, host
 from edgepack.runtimes.adb import Facts, Timing
@@ -23,7 +20,6 @@ from edgepack.tools import Tell
 from edgepack.tools.arm import LITERT_VERSION
 
 DEADLINE_S = 300.0
-CONFIDENCE = 0.95
 _PILOT_RUNS, _TIMED_S, _FEWEST, _MOST = 10, 4.0, 20, 4000
 _COLD_STARTS = 7
 _NS_IN_MS = 1e6
@@ -82,7 +78,7 @@ def measure(
     difference = float(np.abs(scores - expected).max())
     numbers = (
         *_warm_numbers(warm, rows, source),
-        _latency("latency_first_ms", [*cold, warm.wall_ns[0]], 0.5, source, "first inferences of a process"),
+        _latency("latency_first_ms", [*cold, warm.wall_ns[0]], 50, source, "first inferences of a process"),
         _number("peak_memory_bytes", pilot.peak_memory_bytes, f"{source}; {_MEMORY}"),
         _number("max_score_difference", difference, f"{source}; {_DIFFERENCE}"),
     )
@@ -133,46 +129,27 @@ def _warm_numbers(timing: Timing, rows: int, source: str) -> list[Number]:
     wall, cpu = timing.wall_ns[skipped:], timing.cpu_ns[skipped:]
     warm = f"inferences after {skipped} of warm-up"
     return [
-        _latency("latency_p50_ms", wall, 0.5, source, warm),
-        _latency("latency_p95_ms", wall, 0.95, source, warm),
-        _latency("cpu_p50_ms", cpu, 0.5, f"{source}; the thread's own CPU time", warm),
+        _latency("latency_p50_ms", wall, 50, source, warm),
+        _latency("latency_p95_ms", wall, 95, source, warm),
+        _latency("cpu_p50_ms", cpu, 50, f"{source}; the thread's own CPU time", warm),
     ]
 
 
-def _latency(name: str, samples_ns: Sequence[int], share: float, source: str, of: str) -> Number:
-    spoken = "median" if share == 0.5 else f"{share * 100:.0f}th percentile"
-    count, interval = len(samples_ns), quantile_interval(samples_ns, share)
-    number = _number(name, None, f"{source}; {count} {of}")
-    if interval is None:
-        error = f"{count} samples are too few for an interval of their {spoken}"
-        return msgspec.structs.replace(number, error=error)
-    low, high = (round(ns / _NS_IN_MS, 6) for ns in interval)
-    error = (
-        f"{CONFIDENCE:.0%} interval of the {spoken} of {count} samples on this one device, from order "
-        "statistics of samples taken as independent; other devices of its kind and other days are not in it"
+def _latency(name: str, samples_ns: Sequence[int], per_cent: int, source: str, of: str) -> Number:
+    """Return a quantile with its interval; without a point where the samples cannot bound it from above."""
+    found = quantile([ns / _NS_IN_MS for ns in samples_ns], per_cent, "this one device")
+    is_bounded = (per_cent / 100) ** len(samples_ns) <= (1 - CONFIDENCE) / 2
+    return Number(
+        name=name,
+        value=round(found.value, 6) if is_bounded else None,
+        provenance="measured",
+        source=f"{source}; {len(samples_ns)} {of}",
+        exact=False,
+        low=round(found.low, 6),
+        high=round(found.high, 6),
+        error=f"{found.error}, taken as independent; other devices of its kind and other days are not in it",
     )
-    value = round(percentile(samples_ns, round(share * 100)) / _NS_IN_MS, 6)
-    return msgspec.structs.replace(number, value=value, low=low, high=high, error=error)
 
 
-def _number(name: str, value: float | None, source: str) -> Number:
+def _number(name: str, value: float, source: str) -> Number:
     return Number(name=name, value=value, provenance="measured", source=source, exact=False)
-
-
-def quantile_interval(samples: Sequence[int], share: float) -> tuple[int, int] | None:
-    """Return two of the samples between which their distribution's quantile `share` lies, None if too few.
-
-    The interval holds in at least 95 % of cases whatever the distribution is, as long as the samples are
-    independent: how many of them lie below a quantile is binomial. Conover, Practical Nonparametric
-    Statistics, 3rd edition (1999), section 3.2.
-    """
-    count, ordered, tail = len(samples), sorted(samples), (1 - CONFIDENCE) / 2
-    at_most = list(itertools.accumulate(_binomial(count, share, below) for below in range(count)))
-    lower = sum(chance <= tail for chance in at_most)
-    upper = sum(chance < 1 - tail for chance in at_most) + 1
-    return (ordered[lower - 1], ordered[upper - 1]) if lower >= 1 and upper <= count else None
-
-
-def _binomial(count: int, share: float, successes: int) -> float:
-    chosen = math.lgamma(count + 1) - math.lgamma(successes + 1) - math.lgamma(count - successes + 1)
-    return math.exp(chosen + successes * math.log(share) + (count - successes) * math.log1p(-share))
