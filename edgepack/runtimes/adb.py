@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edgepack import proc
 from edgepack.errors import ConvertError, EdgepackError, LimitError, MeasureError
 from edgepack.runtimes.qemu import BROKEN_CONTRACT, Inputs
+from edgepack.runtimes.refusal import lacking_operator
 from edgepack.tools import adb as tool
 from edgepack.tools import arm as tools
 
@@ -312,7 +313,8 @@ def _failure(where: str, status: int, said: str) -> ConvertError | MeasureError:
     if status > 128:
         name = signal.Signals(status - 128).name
         return MeasureError(where, f"the runtime died with {name} (last words: {last})", remedy=remedy)
-    return MeasureError(where, f"the runtime refused it ({last})", remedy=remedy)
+    refused = MeasureError(where, f"the runtime refused it ({last})", remedy=remedy)
+    return lacking_operator(where, said) or refused
 
 
 def scores(phone: Phone, folder: str, rows: int) -> NDArray[np.float32]:
