@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that edgepack builds and measures with, where we may; else says what is missing.
 set -euo pipefail
-declare -A package=([python3.11]=python3.11-venv [gcc]=gcc [node]=nodejs [npm]=npm [chromium]=chromium)
+declare -A package=([python3.11]=python3.11-venv [gcc]=gcc [node]=nodejs [npm]=npm [chromium]=chromium [adb]=adb)
 missing=()
 for program in "${!package[@]}"; do
   command -v "$program" >/dev/null || missing+=("${package[$program]}")

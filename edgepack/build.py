@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from edgepack import __version__, ship
+from edgepack import __version__, proc, ship
 from edgepack.budget import judge
 from edgepack.compress.recipes import RECIPES
 from edgepack.config import Config, beside
@@ -354,14 +354,14 @@ class _Build:
 
 def _side_by_side(jobs: Sequence[Callable[[], _T]], tell: Callable[[int], None]) -> list[_T]:
     pool = ThreadPoolExecutor(os.cpu_count())
+    futures = [pool.submit(job) for job in jobs]
     try:
-        futures = [pool.submit(job) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
             future.result()  # the first failure ends the build at once
             tell(done)
         return [future.result() for future in futures]
     finally:
-        pool.shutdown(cancel_futures=True)
+        proc.abandon(pool, futures)
 
 
 def _exceeded(candidate: Candidate) -> str:

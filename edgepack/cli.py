@@ -280,19 +280,25 @@ def build_command(
 
 @cli.command()
 @click.argument("model", type=_EXISTING)
-@click.option("-t", "--target", "pattern", required=True, help="Name of the target.")
+@click.option("-t", "--target", "pattern", help="Name of the target.")
+@click.option("--device", help="A real phone instead: adb:SERIAL, or adb when only one is connected.")
 @_json_option
-def measure(model: Path, pattern: str, as_json: bool) -> int:
+def measure(model: Path, pattern: str | None, device: str | None, as_json: bool) -> int:
     """Measure a .tflite, .onnx or .ort MODEL on a target: bytes, counts or milliseconds, memory.
 
     Example: edgepack measure model.tflite -t android-arm64-low
     """
-    from edgepack.measuring import measure_file
+    if (pattern is None) == (device is None):
+        raise click.UsageError("Name where to measure, one of the two: -t TARGET or --device adb:SERIAL.")
+    from edgepack.measuring import measure_file, measure_on_device
     from edgepack.report.tables import render_measurement
     from edgepack.terminal import Terminal
 
     with Terminal() as tell:
-        measurement = measure_file(model, pattern, tell)
+        if pattern is None:
+            measurement = measure_on_device(model, str(device), tell)
+        else:
+            measurement = measure_file(model, pattern, tell)
     click.echo(render_measurement(measurement, as_json), nl=False)
     return EXIT_WITHIN_BUDGET
 

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
-from edgepack.tools import Tell, Tool, arm, web
+from edgepack.tools import Tell, Tool, adb, arm, web
 
 _FAMILIES = {"arm": arm, "web": web}
 
@@ -28,7 +28,7 @@ _PACKAGES = {
 def all_tools() -> list[Tool]:
     """Return the state of every package and external tool, without changing anything."""
     packages = [_package(name, extra, disables) for name, (extra, disables) in _PACKAGES.items()]
-    return packages + [tool for family in _FAMILIES.values() for tool in family.status()]
+    return packages + [tool for part in (*_FAMILIES.values(), adb) for tool in part.status()]
 
 
 def fetch_tools(only: str | None, tell: Tell) -> list[Tool]:
@@ -43,10 +43,14 @@ def render_tools(tools: list[Tool], as_json: bool) -> str:
     """Return the tools as a table, the missing ones with what they disable and the remedy, or as JSON."""
     if as_json:
         return msgspec.json.format(msgspec.json.encode(tools), indent=2).decode() + "\n"
-    lines = [f"{'✓' if tool.path else '✗'} {tool.name:32} {tool.version:14} {_state(tool)}" for tool in tools]
-    missing = sum(tool.path is None for tool in tools)
+    lines = [f"{_mark(tool)} {tool.name:32} {tool.version:14} {_state(tool)}" for tool in tools]
+    missing = sum(tool.path is None and not tool.optional for tool in tools)
     lines.append("everything is there" if not missing else f"{missing} missing")
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _mark(tool: Tool) -> str:
+    return "✓" if tool.path else "-" if tool.optional else "✗"
 
 
 def _state(tool: Tool) -> str:

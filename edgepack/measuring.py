@@ -1,19 +1,20 @@
-"""`measure`: what any model file of the serving contract costs on a target."""
+"""`measure`: what any model file of the serving contract costs on a target, or on a phone on a cable."""
 
 import zlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from edgepack.errors import ConvertError
+from edgepack.errors import ConfigError, ConvertError
 from edgepack.latency.as_target import named_profiles
-from edgepack.profiles import Profile
 from edgepack.results import Measurement, Number
 from edgepack.stages.figures import measured
 from edgepack.store import sha256_of
 from edgepack.tools import Tell
 
+_TFLITE = (".tflite",)
 _SUFFIXES = {"web-wasm": (".onnx", ".ort")}
 
 
@@ -23,10 +24,37 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
     The history holds the items 1, 2, 3 … up to the model's length. Raises ConfigError for an unknown
     target, ConvertError for a file that the target cannot run or that breaks the serving contract.
     """
+    profile = named_profiles((pattern,))[0]
+    _check_suffix(model, profile.name, _SUFFIXES.get(profile.platform, _TFLITE))
+    row = _full_history(model)
+    tell(f"measuring {model.name} on {profile.name}", 0, 0)
+    return _with_sizes(measured(model, sha256_of(model), profile, row), model, profile.name)
+
+
+def measure_on_device(model: Path, device: str, tell: Tell) -> Measurement:
+    """Measure `model` on a real phone: its bytes, milliseconds, memory and scores.
+
+    `device` is adb:SERIAL, or adb for the only phone that is connected. Raises ConvertError for a file that
+    is no TFLite file or breaks the serving contract, ConfigError for another kind of device, and what
+    `edgepack.measure.device.measure` raises.
+    """
+    from edgepack.measure import device as real
+
+    kind, _, serial = device.partition(":")
+    if kind != "adb":
+        raise ConfigError(
+            f"device '{device}'", "is not known", allowed="allowed is adb:SERIAL", remedy="See `adb devices`."
+        )
+    _check_suffix(model, "LiteRT", _TFLITE)
+    inputs = {"history": _full_history(model)}
+    found = real.measure(model, sha256_of(model), serial, inputs, tell)
+    return _with_sizes(found, model, found.target)
+
+
+def _full_history(model: Path) -> NDArray[np.int32]:
+    """Return int32 [1, L], the items 1, 2, 3 …; raise ConvertError unless the model is of the contract."""
     from edgepack.runtimes import host
 
-    profile = named_profiles((pattern,))[0]
-    _check_suffix(model, profile)
     signature = host.signature(model)
     if [t.name for t in signature.inputs] != ["history"] or len(signature.outputs) != 1:
         names = ", ".join(t.name for t in (*signature.inputs, *signature.outputs))
@@ -37,21 +65,19 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
             remedy="Export the model with these.",
         )
     (length, width) = (int(signature.inputs[0].shape[-1]), int(signature.outputs[0].shape[-1]))
-    row = (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
-    tell(f"measuring {model.name} on {profile.name}", 0, 0)
-    sha256 = sha256_of(model)
-    found = measured(model, sha256, profile, row)
-    return msgspec.structs.replace(
-        found, target=profile.name, numbers=(*_sizes(model.read_bytes()), *found.numbers)
-    )
+    return (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
 
 
-def _check_suffix(model: Path, profile: Profile) -> None:
-    allowed = _SUFFIXES.get(profile.platform, (".tflite",))
+def _with_sizes(found: Measurement, model: Path, target: str) -> Measurement:
+    numbers = (*_sizes(model.read_bytes()), *found.numbers)
+    return msgspec.structs.replace(found, target=target, numbers=numbers)
+
+
+def _check_suffix(model: Path, runner: str, allowed: tuple[str, ...]) -> None:
     if model.suffix not in allowed:
         raise ConvertError(
             model.name,
-            f"{profile.name} cannot run a {model.suffix or 'nameless'} file",
+            f"{runner} cannot run a {model.suffix or 'nameless'} file",
             allowed=f"it runs {' and '.join(allowed)}",
             remedy="Give such a file, or another target.",
         )

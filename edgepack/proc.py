@@ -1,4 +1,8 @@
-"""The only place that starts a process: a deadline, a process group of its own, the end of stderr kept."""
+"""The only place that starts a process: a deadline, a process group of its own, the end of stderr kept.
+
+When edgepack itself is killed with -9, the kernel kills the processes that `run` started; what these started
+in turn is told by nobody (an emulated run starts nothing).
+"""
 
 import contextlib
 import ctypes
@@ -8,14 +12,23 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from edgepack.errors import LimitError, ToolError
 
 _STDERR_TAIL_BYTES = 4_000
+_POLL_S = 0.05
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
+_running: set[subprocess.Popen[bytes]] = set()
+_given_up: set[subprocess.Popen[bytes]] = set()
+
+
+class Abandoned(BaseException):
+    """Nobody waits for this process any more. No Exception, lest it be kept as a failure of the model."""
 
 
 class Completed(NamedTuple):
@@ -41,7 +54,8 @@ def run(
     The child leads a process group, so that nothing it started outlives the deadline, Ctrl-C or an
     error here. `env` is added to the present environment.
 
-    Raises ToolError when the program does not exist, LimitError when `deadline_s` passes.
+    Raises ToolError when the program does not exist, LimitError when `deadline_s` passes, Abandoned when
+    another thread called `abandon`.
     """
     words = [os.fspath(word) for word in argv]
     started = time.monotonic()
@@ -56,10 +70,11 @@ def run(
                 cwd=cwd,
                 env={**os.environ, **env} if env else None,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(_die_with_parent, os.getpid()),
             )
         except (FileNotFoundError, PermissionError) as error:
             raise ToolError(words[0], f"cannot be started ({error.strerror})", remedy=remedy) from error
+        _running.add(child)
         try:
             child.communicate(stdin, timeout=deadline_s)
         except subprocess.TimeoutExpired as error:
@@ -71,6 +86,10 @@ def run(
             ) from error
         finally:
             _end_group(child)
+            _running.discard(child)
+        if child in _given_up:
+            _given_up.discard(child)
+            raise Abandoned
         out.seek(0)
         return Completed(child.returncode, out.read(), _tail(err), time.monotonic() - started)
 
@@ -85,15 +104,36 @@ def must(argv: Sequence[str | Path], *, deadline_s: float, remedy: str, cwd: Pat
     return done
 
 
-def _die_with_parent() -> None:
-    # A session of its own shields the child from Ctrl-C; this ends it even when we are killed with -9.
+def abandon(pool: ThreadPoolExecutor, futures: Sequence[Future[Any]]) -> None:
+    """Give up the work of a pool's threads: what waits is cancelled, the processes of `run` are ended.
+
+    Without it, Ctrl-C or one job's failure would wait for the other jobs' processes. Call it in the thread
+    that made the pool; it returns when all threads are idle.
+    """
+    pool.shutdown(wait=False, cancel_futures=True)
+    while not all(future.done() for future in futures):  # a job between two processes starts another one
+        for child in list(_running):
+            _given_up.add(child)
+            _kill_group(child)
+        time.sleep(_POLL_S)
+
+
+def _die_with_parent(parent: int) -> None:
+    # A session of its own shields the child from Ctrl-C; this ends it even when we are killed with -9. The
+    # signal is sent when the *thread* ends that started the child, which waits for it in `run`.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # killed before we could ask
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
+    _kill_group(child)
+    child.wait()
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def _tail(stream: IO[bytes]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edgepack import proc
 from edgepack.errors import DataError
 from edgepack.latency.features import HIERARCHIES
 from edgepack.profiles import Cache, Emulation
@@ -107,15 +108,15 @@ def count_all(params: Path, wanted: Iterable[Wanted], path: Path, tell: Tell) ->
     found = {Wanted(one.version, one.stream, one.net): one for one in read_counts(path)}
     jobs = sorted({job for job in wanted if job.net in files} - set(found))
     pool = ThreadPoolExecutor(cpu_count())
+    futures = [pool.submit(_count, files[job.net], job) for job in jobs]
     try:
-        futures = [pool.submit(_count, files[job.net], job) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
             one = future.result()
             found[Wanted(one.version, one.stream, one.net)] = one
             _keep(path, list(found.values()))
             tell(f"counted {one.net}, ncnn {one.version}, {one.stream}", done, len(jobs))
     finally:
-        pool.shutdown(cancel_futures=True)
+        proc.abandon(pool, futures)
 
 
 def arithmetic_all(params: Path, path: Path, tell: Tell) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgepack import proc
 from edgepack.errors import ConvertError, MeasureError, ToolError
+from edgepack.runtimes.refusal import lacking_operator
 from edgepack.runtimes.worker import mismatch
 
 Engine = Literal["litert", "tflite-runtime", "onnxruntime"]
@@ -105,8 +106,9 @@ def _work(engine: Engine, artifact: Path, deadline_s: float, *folder: str) -> di
     ]
     done = proc.run(argv, deadline_s=deadline_s)
     if done.returncode != 0:
-        raise MeasureError(
-            f"{artifact.name} in {engine}",
+        where = f"{artifact.name} in {engine}"
+        raise lacking_operator(where, done.stderr_tail) or MeasureError(
+            where,
             _how_it_ended(done),
             remedy="Drop this format for this runtime, or convert the model again.",
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgepack import proc
 from edgepack.errors import ConfigError, ConvertError, LimitError, MeasureError, ToolError
 from edgepack.profiles import Cache, Emulation
+from edgepack.runtimes.refusal import lacking_operator
 from edgepack.tools.arm import Located
 
 Machine = Literal["arm64", "armhf"]
@@ -226,12 +227,19 @@ def read_regions(stage: Stage) -> list[Region]:
     return msgspec.json.decode((stage.folder / "counts").read_bytes(), type=_Counted).regions
 
 
+_GUEST_DIED = "uncaught target signal"  # qemu says so, and ends itself by the guest's signal
+_REINSTALL = (
+    "See that enough memory is free; else delete the folder `arm` of its tools and run `edgepack setup`."
+)
+
+
 class _Counted(msgspec.Struct, frozen=True):
     regions: list[Region]
 
 
 def _failure(where: str, done: proc.Completed) -> ConvertError | MeasureError:
-    said = [line.strip() for line in done.stderr_tail.splitlines() if not line.startswith("INFO:")]
+    lines = (line.strip() for line in done.stderr_tail.splitlines())
+    said = [line for line in lines if line and not line.startswith("INFO:")]
     last = (said or ["it said nothing"])[-1].removeprefix("driver: ").rstrip(".")
     if done.returncode == BROKEN_CONTRACT:
         contract = "the contract is int32 inputs [1, length] and one float32 output `scores` [1, items + 1]"
@@ -242,7 +250,12 @@ def _failure(where: str, done: proc.Completed) -> ConvertError | MeasureError:
     remedy = "Drop this format for this target, or convert the model again."
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
+        if _GUEST_DIED not in done.stderr_tail:
+            found, remedy = f"the emulator itself died with {name} (last words: {last})", _REINSTALL
+            return MeasureError(where, found, remedy=remedy)
         return MeasureError(where, f"the runtime died with {name} (last words: {last})", remedy=remedy)
+    if lacking := lacking_operator(where, done.stderr_tail):
+        return lacking
     return MeasureError(where, f"the runtime refused it ({' / '.join(said[-2:]) or last})", remedy=remedy)
 
 

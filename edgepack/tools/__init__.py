@@ -15,13 +15,17 @@ Tell = Callable[[str, int, int], None]
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """One external part: `path` is None when it is missing; `disables` says what then cannot be done."""
+    """One external part: `path` is None when it is missing; `disables` says what then cannot be done.
+
+    What is `optional` may be missing without anything being amiss.
+    """
 
     name: str
     path: str | None
     version: str
     disables: str
     remedy: str
+    optional: bool = False
 
 
 def home() -> Path:

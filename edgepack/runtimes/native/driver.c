@@ -1,6 +1,6 @@
 /* Runs a TFLite model in this process through LiteRT's C API and XNNPACK, one thread, row by row.
  *
- *   driver MODEL INPUTS OUTPUTS ROWS PAGES NAME:COLUMNS ...
+ *   driver [--time RUNS] MODEL INPUTS OUTPUTS ROWS PAGES NAME:COLUMNS ...
  *
  * INPUTS holds, for each NAME in turn, ROWS x COLUMNS int32; OUTPUTS gets ROWS x (V + 1) float32, both
  * little endian. Every invocation is one region of interest for counter.c. One JSON object goes to stdout:
@@ -10,6 +10,13 @@
  *   model_bytes           the model file, which is mapped and never copied
  *   model_pages           pages of that mapping read up to the end, when PAGES is 1 (else 0): the mapping
  *                         starts unreadable, and the first read of a page faults and is counted
+ *   page_bytes            how big these pages are
+ *
+ * With --time the rows are followed by RUNS more invocations that go round the same rows, and the object holds
+ * one entry for each of the ROWS + RUNS invocations, in their order:
+ *
+ *   wall_ns, cpu_ns       CLOCK_MONOTONIC and CLOCK_THREAD_CPUTIME_ID across the invocation alone
+ *   processor             the processor that it ended on, -1 if the kernel does not say
  *
  * Exit status 3 is a model outside the contract, 4 a runtime that failed; stderr says which and why.
  */
@@ -17,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -26,9 +34,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-#define PAGE_BYTES 4096
 #define MAX_INPUTS 8
 enum { BROKEN_CONTRACT = 3, RUNTIME_FAILED = 4 };
 
@@ -119,6 +127,7 @@ void *mmap(void *where, size_t size, int protection, int flags, int file, off_t 
 static uint8_t *model_bytes;
 static size_t model_size;
 static int64_t model_pages;
+static size_t page_bytes; /* 4 KiB under emulation; phones have 16 KiB ones, too */
 
 static void on_first_read(int signal_number, siginfo_t *info, void *context) {
   uint8_t *at = info->si_addr;
@@ -128,7 +137,7 @@ static void on_first_read(int signal_number, siginfo_t *info, void *context) {
     return;
   }
   model_pages++;
-  mprotect((void *)((uintptr_t)at & ~(uintptr_t)(PAGE_BYTES - 1)), PAGE_BYTES, PROT_READ);
+  mprotect((void *)((uintptr_t)at & ~(uintptr_t)(page_bytes - 1)), page_bytes, PROT_READ);
 }
 
 /* --- the run -------------------------------------------------------------------------------------------- */
@@ -149,6 +158,7 @@ static void map_model(const char *path, int watch_pages) {
   int file = open(path, O_RDONLY);
   if (file < 0 || fstat(file, &facts) < 0) fail(RUNTIME_FAILED, "cannot open ", path);
   model_size = (size_t)facts.st_size;
+  page_bytes = (size_t)sysconf(_SC_PAGESIZE);
   model_bytes = mmap(NULL, model_size, watch_pages ? PROT_NONE : PROT_READ, MAP_PRIVATE, file, 0);
   if (model_bytes == MAP_FAILED) fail(RUNTIME_FAILED, "cannot map ", path);
   if (watch_pages) {
@@ -233,29 +243,71 @@ static int invoke_in_region(TfLiteInterpreter *interpreter) {
 #endif
 }
 
+/* --- clocks --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  int64_t wall_ns, cpu_ns;
+  int processor;
+} Sample;
+
+static int64_t now_ns(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* The thread's own clock is a system call: it stands outside of the wall clock's two readings. */
+static int invoke_timed(TfLiteInterpreter *interpreter, Sample *sample) {
+  int64_t cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID), wall_ns = now_ns(CLOCK_MONOTONIC);
+  int status = invoke_in_region(interpreter);
+  sample->wall_ns = now_ns(CLOCK_MONOTONIC) - wall_ns;
+  sample->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
+  sample->processor = sched_getcpu();
+  return status;
+}
+
+static void print_samples(const Sample *samples, size_t count) {
+  printf(", \"wall_ns\": [");
+  for (size_t i = 0; i < count; i++) printf("%s%lld", i ? ", " : "", (long long)samples[i].wall_ns);
+  printf("], \"cpu_ns\": [");
+  for (size_t i = 0; i < count; i++) printf("%s%lld", i ? ", " : "", (long long)samples[i].cpu_ns);
+  printf("], \"processor\": [");
+  for (size_t i = 0; i < count; i++) printf("%s%d", i ? ", " : "", samples[i].processor);
+  printf("]");
+}
+
 int main(int argc, char **argv) {
   Input inputs[MAX_INPUTS];
-  if (argc < 7) fail(RUNTIME_FAILED, "usage: driver MODEL INPUTS OUTPUTS ROWS PAGES NAME:COLUMNS ...", "");
+  int timed = argc > 2 && strcmp(argv[1], "--time") == 0;
+  size_t runs = timed ? strtoul(argv[2], NULL, 10) : 0;
+  argv += 2 * timed;
+  argc -= 2 * timed;
+  if (argc < 7)
+    fail(RUNTIME_FAILED, "usage: driver [--time RUNS] MODEL INPUTS OUTPUTS ROWS PAGES NAME:COLUMNS ...", "");
   size_t rows = strtoul(argv[4], NULL, 10);
   map_model(argv[1], atoi(argv[5]));
   TfLiteInterpreter *interpreter = load();
   int64_t before = heap_bytes;
   int count = read_inputs(interpreter, argv[2], rows, argv + 6, argc - 6, inputs);
-  held(before - heap_bytes); /* the rows lie ready for our convenience; an app holds one */
+  Sample *samples = timed ? calloc(rows + runs, sizeof(Sample)) : NULL;
+  held(before - heap_bytes); /* rows and samples lie there for our convenience; an app holds one row */
   const TfLiteTensor *scores = TfLiteInterpreterGetOutputTensor(interpreter, 0);
   if (TfLiteInterpreterGetOutputTensorCount(interpreter) != 1 || TfLiteTensorType(scores) != TYPE_FLOAT32)
     fail(BROKEN_CONTRACT, "the model has not one float32 output", "");
   FILE *outputs = fopen(argv[3], "wb");
-  for (size_t row = 0; outputs && row < rows; row++) {
+  for (size_t run = 0; outputs && run < rows + runs; run++) {
     for (int i = 0; i < count; i++)
-      memcpy(TfLiteTensorData(inputs[i].tensor), inputs[i].values + row * inputs[i].columns,
+      memcpy(TfLiteTensorData(inputs[i].tensor), inputs[i].values + run % rows * inputs[i].columns,
              inputs[i].columns * sizeof(int32_t));
-    if (invoke_in_region(interpreter) != 0) fail(RUNTIME_FAILED, "the model cannot be run", "");
-    if (fwrite(TfLiteTensorData(scores), TfLiteTensorByteSize(scores), 1, outputs) != 1)
+    int status = timed ? invoke_timed(interpreter, samples + run) : invoke_in_region(interpreter);
+    if (status != 0) fail(RUNTIME_FAILED, "the model cannot be run", "");
+    if (run < rows && fwrite(TfLiteTensorData(scores), TfLiteTensorByteSize(scores), 1, outputs) != 1)
       fail(RUNTIME_FAILED, "cannot write ", argv[3]);
   }
   if (!outputs || fclose(outputs) != 0) fail(RUNTIME_FAILED, "cannot write ", argv[3]);
-  printf("{\"heap_peak_bytes\": %lld, \"model_bytes\": %zu, \"model_pages\": %lld}\n",
-         (long long)heap_peak_bytes, model_size, (long long)model_pages);
+  printf("{\"heap_peak_bytes\": %lld, \"model_bytes\": %zu, \"model_pages\": %lld, \"page_bytes\": %zu",
+         (long long)heap_peak_bytes, model_size, (long long)model_pages, page_bytes);
+  if (timed) print_samples(samples, rows + runs);
+  printf("}\n");
   return 0;
 }
