@@ -5,6 +5,7 @@ there: of each network the first and the third inference of a process of LiteRT 
 TensorFlow and what `edgepack setup` fetches, and takes some 20 minutes for all.
 """
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,6 @@ from edgepack.latency.features import HIERARCHIES
 from edgepack.latency.litert import LitertCount, read_counts, write_counts
 from edgepack.profiles import load_profiles
 from edgepack.runtimes import arm, armv7
-from edgepack.terminal import Terminal
 from edgepack.tools import Tell
 
 _SEED = 11
@@ -183,6 +183,9 @@ def count(net: str, stream: str) -> LitertCount:
     return LitertCount(net=net, stream=stream, warm=found.warm, cold=found.cold)
 
 
+def _tell(what: str, done: int, total: int) -> None:
+    sys.stderr.write(f"{what} ({done + 1} of {total})\n")
+
+
 if __name__ == "__main__":
-    with Terminal() as terminal:
-        recount(terminal)
+    recount(_tell)

@@ -98,12 +98,16 @@ def write_counts(counted: dict[tuple[str, str], LitertCount], source: str) -> No
     read_counts.cache_clear()
 
 
+def table(name: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file of the calibration folder, named by its stem; lines with # are none."""
+    with (calibration_folder() / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(line for line in stream if not line.startswith("#")))
+
+
 @cache
 def published(name: str) -> tuple[Published, ...]:
     """Return the rows of a file of published latencies: "xnnpack" or "evidence"."""
-    with (calibration_folder() / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
-    return tuple(msgspec.convert(rows, list[Published], strict=False))
+    return tuple(msgspec.convert(table(name), list[Published], strict=False))
 
 
 def plain_ms(model: DeviceModel, device: Device, region: Region) -> float:
