@@ -8,6 +8,7 @@ TensorFlow and what `edgepack setup` fetches, and takes some 20 minutes for all.
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ NETS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
 """How each network is built, and the kernel streams that its published rows ask for."""
 
 
+@cache
 def tflite(net: str) -> tuple[bytes, NDArray[np.int32]]:
     """Return a network as float32 TFLite with one int32 input and one float32 output, and a row for it.
 
