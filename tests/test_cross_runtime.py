@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import msgspec
 import pytest
@@ -42,20 +43,16 @@ def found() -> cross_runtime.CrossRuntime:
 def scaled(region: Region, factor: float) -> Region:
     """The same mix of everything, `factor` times as much."""
 
-    def times(value: object) -> object:
-        return [times(one) for one in value] if isinstance(value, list) else misses(value)
+    def times(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(Misses(int(m.misses * factor), int(m.sequential * factor)) for m in value)
+        return int(value * factor)
 
-    def misses(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: int(number * factor) for key, number in value.items()}
-        return int(value * factor)  # type: ignore[call-overload]
-
-    plain = msgspec.to_builtins(region)
-    return msgspec.convert({key: times(value) for key, value in plain.items()}, Region)
+    return Region(*(times(getattr(region, name)) for name in Region.__struct_fields__))
 
 
 def predicted(net: str, device: Device = PI_4, *, integer: bool = False) -> tuple[float | None, float, float]:
-    counted = COUNTS[net, "a72"]
+    counted = COUNTS[net, device.stream]
     latency = predict(MODEL, device, counted.warm, counted.cold, integer=integer)
     return latency.value_ms, latency.low_ms, latency.high_ms
 
@@ -119,13 +116,22 @@ def test_int8_gives_a_bracket_and_no_point_however_large() -> None:
     assert low < float_low < float_high < high
 
 
-@pytest.mark.parametrize("net", ["tiny_ad", "tiny_kws", "tiny_ic", "mobilenet_v2_0.35_96", "recommendation"])
-def test_small_models_give_a_bracket_and_no_point(net: str) -> None:
-    value, low, high = predicted(net)
+@pytest.mark.parametrize(
+    ("net", "device"),
+    [
+        ("tiny_ad", PI_4),
+        ("tiny_kws", PI_4),
+        ("mobilenet_v2_0.35_96", PI_4),
+        ("recommendation", device_named("snapdragon-855-plus")),
+        ("text_classification", device_named("snapdragon-855-plus")),
+    ],
+)
+def test_small_models_give_a_bracket_and_no_point(net: str, device: Device) -> None:
+    value, low, high = predicted(net, device)
+    counted = COUNTS[net, device.stream]
     assert value is None
-    warm = plain_ms(MODEL, PI_4, COUNTS[net, "a72"].warm)
-    assert 0 < low < warm
-    assert high > plain_ms(MODEL, PI_4, COUNTS[net, "a72"].cold) + CALL_CYCLES / (PI_4.clock_mhz * 1e3)
+    assert 0 < low < plain_ms(MODEL, device, counted.warm)
+    assert high > plain_ms(MODEL, device, counted.cold) + CALL_CYCLES / (device.clock_mhz * 1e3)
 
 
 def test_a_bracket_says_why_and_what_it_is_made_of() -> None:
