@@ -164,6 +164,13 @@ def test_evidence_from_elsewhere_agrees() -> None:
     assert len(fitted_to) == 2, "the fixed cost of a call comes from these: they prove nothing"
 
 
+def test_brackets_of_the_smallest_networks_hold_when_only_larger_ones_are_known() -> None:
+    smallest = found().smallest
+    assert smallest.networks[0] == "blazeface"
+    assert smallest.rows > 150
+    assert smallest.inside >= 0.95 * smallest.rows
+
+
 @given(
     factor=st.floats(1e-4, 0.04),
     more=st.lists(st.integers(0, 10**6), min_size=len(_CLASSES), max_size=len(_CLASSES)),

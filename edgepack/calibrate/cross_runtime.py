@@ -6,9 +6,11 @@ import msgspec
 import numpy as np
 
 from edgepack.calibrate.counts import Counted, read_counts
+from edgepack.calibrate.fit import fit, predicted_cycles
 from edgepack.calibrate.rows import joined, version_of
 from edgepack.latency.devices import calibration_folder, load_devices
 from edgepack.latency.litert import (
+    CALL_CYCLES,
     Published,
     crossing,
     plain_ms,
@@ -56,7 +58,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 class CrossRuntime(msgspec.Struct, frozen=True, kw_only=True):
     """Errors are shares of one, without their sign in `mean`, `median` and `worst`; those three are of the
     rows of XNNPACK's own table. `bias` is the mean error, with its sign, by phone; `width` is how many times
-    LiteRT's intervals are widened."""
+    LiteRT's intervals are widened; `smallest` is what `smallest_networks` returns."""
 
     rows: tuple[Crossed, ...]
     mean: float
@@ -66,6 +68,15 @@ class CrossRuntime(msgspec.Struct, frozen=True, kw_only=True):
     width: float
     checked: tuple[Checked, ...]
     agreeing: int
+    smallest: "Smallest"
+
+
+class Smallest(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of `rows` published latencies lie in a bracket that was made without such small networks."""
+
+    networks: tuple[str, ...]
+    rows: int
+    inside: int
 
 
 def errors(model: DeviceModel) -> CrossRuntime:
@@ -94,6 +105,7 @@ def errors(model: DeviceModel) -> CrossRuntime:
         width=width,
         checked=checked,
         agreeing=sum(one.agrees for one in checked),
+        smallest=smallest_networks(model),
     )
 
 
@@ -133,6 +145,31 @@ def _interval(model: DeviceModel, row: Published) -> tuple[Latency, int]:
     else:
         found = predict(model, row.device, counted.warm, counted.cold, integer=False)
     return found, counted.warm.instructions
+
+
+def smallest_networks(model: DeviceModel) -> Smallest:
+    """Bracket ncnn's five smallest networks by weights from all larger ones: does the recipe hold downwards?
+
+    Widths are those of `model`; the first inference was not counted, so the second stands in for it, which
+    makes the brackets narrower than LiteRT's.
+    """
+    rows = joined(read_counts(calibration_folder() / "counts.json"))
+    instructions: dict[str, list[int]] = {}
+    for row in rows:
+        instructions.setdefault(row.net, []).append(row.instructions)
+    small = sorted(instructions, key=lambda net: float(np.median(instructions[net])))[:_SMALLEST]
+    known = fit([row for row in rows if row.net not in small], pull=_PULL).devices
+    inside = []
+    for row in rows:
+        if row.net in small and row.device.name in known:
+            cycles = predicted_cycles(known[row.device.name], row)
+            width = math.exp(model.devices[row.device.name].widest)
+            inside.append(cycles / width <= row.cycles <= cycles * width + CALL_CYCLES)
+    return Smallest(networks=tuple(small), rows=len(inside), inside=sum(inside))
+
+
+_SMALLEST = 5
+_PULL = 0.3
 
 
 def armv7_cycles() -> tuple[float, float]:
@@ -182,4 +219,6 @@ def told(found: CrossRuntime) -> str:
         f"{found.worst:.1%}; by phone: {biases}.\nLiteRT's intervals are widened {found.width:.2f} times, by "
         f"the greatest of these errors. {found.agreeing} of {len(found.checked)} other\npublished latencies "
         "agree with the interval or bracket of their count (other and older runtimes: an order check).\n"
+        f"{found.smallest.inside} of {found.smallest.rows} rows of ncnn's {len(found.smallest.networks)} "
+        "smallest networks lie in brackets by weights from all larger ones.\n"
     )
