@@ -55,6 +55,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     agrees: bool
 
 
+class Smallest(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of `rows` published latencies lie in a bracket that was made without such small networks."""
+
+    networks: tuple[str, ...]
+    rows: int
+    inside: int
+
+
 class CrossRuntime(msgspec.Struct, frozen=True, kw_only=True):
     """Errors are shares of one, without their sign in `mean`, `median` and `worst`; those three are of the
     rows of XNNPACK's own table. `bias` is the mean error, with its sign, by phone; `width` is how many times
@@ -68,15 +76,7 @@ class CrossRuntime(msgspec.Struct, frozen=True, kw_only=True):
     width: float
     checked: tuple[Checked, ...]
     agreeing: int
-    smallest: "Smallest"
-
-
-class Smallest(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of `rows` published latencies lie in a bracket that was made without such small networks."""
-
-    networks: tuple[str, ...]
-    rows: int
-    inside: int
+    smallest: Smallest
 
 
 def errors(model: DeviceModel) -> CrossRuntime:

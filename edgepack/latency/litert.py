@@ -169,7 +169,7 @@ _EVIDENCE = "the greatest error on published latencies of XNNPACK"
 
 def _outside(inside: Latency, device: Device, warm: Region, *, integer: bool) -> str:
     found = dict(zip(FEATURES, features(warm, device), strict=True))
-    lines = (found["llc_sequential"] + found["llc_random"]) / warm.instructions
+    lines = (found["llc_sequential"] + found["llc_random"]) / max(1, warm.instructions)
     reasons = []
     if integer:
         reasons.append("no latency of int8 on a single thread was published for XNNPACK")
