@@ -107,9 +107,9 @@ def _latency(devices: list[Device], counts: Counts) -> Number:
 
 
 def _predicted(model: DeviceModel, device: Device, counts: Counts) -> Latency:
-    warm, cold = (region.behind_the_first() for region in (counts.warm, counts.cold))
     if device.isa == "armv7":
-        return litert.predict_armv7(model, device, warm, cold)
+        return litert.predict_armv7(device, counts.warm, counts.cold)
+    warm, cold = (region.behind_the_first() for region in (counts.warm, counts.cold))
     # int8 kernels multiply integers; float and dynamic-range ones, and their glue, mostly floats.
     integer = warm.multiply_int > warm.multiply_float
     return litert.predict(model, device, warm, cold, integer=integer)
