@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
-from edgepack.runtimes.qemu import Counts, Inputs, Stage
+from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Stage
 from edgepack.tools import arm as tools
 
 PAGE_BYTES = 4096
@@ -41,14 +41,23 @@ def run(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: flo
         return qemu.read_scores(stage, _rows(inputs))
 
 
-def count(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float) -> Counts:
+def count(
+    artifact: Path,
+    inputs: Inputs,
+    emulation: Emulation,
+    *,
+    hierarchies: tuple[Hierarchy, ...] = (),
+    deadline_s: float,
+) -> Counts:
     """Count one inference on one row (int32 [1, L] each): instructions, cache misses, peak memory.
+
+    The core's own caches are played first, and `hierarchies` beside them.
 
     The figures repeat to the unit in every process and on every host. Counting and memory are two processes,
     for watching the model's pages costs instructions. Raises as `run` does.
     """
     with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
-        stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
+        stage = Stage(Path(folder), tools.locate(), emulation, "arm64", hierarchies)
         repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
         _drive(stage, artifact, repeated, deadline_s=deadline_s, counted=True)
         regions, scores = qemu.read_regions(stage), np.array(qemu.read_scores(stage, WARM)[-1])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
-from edgepack.runtimes.qemu import Counts, Inputs, Stage
+from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Stage
 from edgepack.tools import arm as tools
 
 WARM = 3
@@ -32,14 +32,23 @@ def run(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: flo
         return qemu.read_scores(stage, len(next(iter(inputs.values()))))
 
 
-def count(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float) -> Counts:
+def count(
+    artifact: Path,
+    inputs: Inputs,
+    emulation: Emulation,
+    *,
+    hierarchies: tuple[Hierarchy, ...] = (),
+    deadline_s: float,
+) -> Counts:
     """Count one inference on one row (int32 [1, L] each); its peak memory cannot be had.
+
+    The core's own caches are played first, and `hierarchies` beside them.
 
     An empty region, marked in the same way, is taken off: what is left still holds the Python call of the
     interpreter's `Invoke`. Raises as `edgepack.runtimes.arm.run` does.
     """
     with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
-        stage = Stage(Path(folder), tools.locate(), emulation, "armhf")
+        stage = Stage(Path(folder), tools.locate(), emulation, "armhf", hierarchies)
         repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
         _drive(stage, artifact, repeated, counted=True, deadline_s=deadline_s)
         *regions, empty = qemu.read_regions(stage)

@@ -49,7 +49,7 @@ def count(
     if len(regions) != 1:
         found = f"{len(regions)} inferences were counted"
         raise MeasureError(param.name, found, remedy="Report this as a bug.")
-    return regions[0]
+    return regions[0].behind_the_first()
 
 
 def arithmetic(

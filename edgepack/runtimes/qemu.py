@@ -58,8 +58,8 @@ class Region(msgspec.Struct, frozen=True):
     The classes are those of the A64 encoding: loads and stores of general and of vector registers; SIMD and
     floating-point multiplies (with or without an addition), divisions and square roots (of integers too),
     and the rest of SIMD and floating point; branches, and everything else (32-bit code is all `other`).
-    Misses are of LRU caches with 64-byte lines: one L1I, and the L1D and second levels in the order in which
-    they were asked for.
+    Misses are of LRU caches with 64-byte lines: one L1I, and the L1D and second levels of the core and then
+    those that were asked for, in their order.
     """
 
     instructions: int
@@ -76,6 +76,10 @@ class Region(msgspec.Struct, frozen=True):
     l1i: tuple[Misses, ...]
     l1d: tuple[Misses, ...]
     l2: tuple[Misses, ...]
+
+    def behind_the_first(self) -> "Region":
+        """Return the same counts without the first L1D and the first L2: the core's own."""
+        return msgspec.structs.replace(self, l1d=self.l1d[1:], l2=self.l2[1:])
 
     def less(self, overhead: "Region") -> "Region":
         """Return what is left when `overhead` is taken off; nothing falls below 0."""
@@ -154,8 +158,8 @@ class Hierarchy(NamedTuple):
 class Stage(NamedTuple):
     """A working folder: the guest runs in it and names everything by these fixed, relative names.
 
-    `hierarchies` are the caches to play, the emulated core's own unless given; `sysroot` holds the guest's
-    programs and libraries, those of the machine's runtime unless given.
+    `hierarchies` are caches to play after the emulated core's own; `sysroot` holds the guest's programs and
+    libraries, those of the machine's runtime unless given.
     """
 
     folder: Path
@@ -245,7 +249,7 @@ def _failure(where: str, done: proc.Completed) -> ConvertError | MeasureError:
 def _plugin(stage: Stage) -> str:
     core = stage.emulation
     words = [f"l1i={_geometry(core.l1i)}"]
-    for l1d, seconds in stage.hierarchies or (Hierarchy(core.l1d, (core.l2,)),):
+    for l1d, seconds in (Hierarchy(core.l1d, (core.l2,)), *stage.hierarchies):
         words += [f"l1d={_geometry(l1d)}", *(f"l2={_geometry(second)}" for second in seconds)]
     return f"file={stage.tools.counter},out=counts,mode=cache,{','.join(words)}"
 

@@ -57,7 +57,7 @@ enum { LOAD, LOAD_VECTOR, STORE, STORE_VECTOR, MULTIPLY_FLOAT, MULTIPLY_INT, DIV
 static const char *const CLASS_NAMES[CLASSES] = {
     "load",   "load_vector", "store",  "store_vector", "multiply_float", "multiply_int",
     "divide", "vector",      "branch", "other"};
-enum { MAX_L1D = 4, MAX_L2 = 12, MAX_CACHES = 1 + MAX_L1D + MAX_L2, COUNTERS = CLASSES + 2 * MAX_CACHES };
+enum { MAX_L1D = 4, MAX_L2 = 16, MAX_CACHES = 1 + MAX_L1D + MAX_L2, COUNTERS = CLASSES + 2 * MAX_CACHES };
 static uint64_t counters[COUNTERS];
 static bool is_a64, plays_caches;
 
