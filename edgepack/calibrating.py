@@ -223,8 +223,9 @@ def render_own(added: OwnDevice, as_json: bool) -> str:
     """Return what became of a device of one's own, as a line or as JSON."""
     if as_json:
         return to_json(added)
+    runs = "1 run" if added.runs == 1 else f"{added.runs} runs"
     return (
-        f"{added.device} ({added.core}, {added.clock_mhz} MHz): {added.runs} runs in {added.runtime}; "
+        f"{added.device} ({added.core}, {added.clock_mhz} MHz): {runs} in {added.runtime}; "
         f"{COVERAGE:.0%} interval from / {added.interval_factor:.2f} to x {added.interval_factor:.2f}; "
         f"written to {' and '.join(added.files)}\n"
     )
@@ -292,8 +293,21 @@ def _legend(report: Report) -> str:
         f"kernel that was counted.\nA device never seen: median {_share(report.unseen_device_median)} by "
         f"devices with its core, {_share(report.unseen_device_median_of_kind)} by others of its kind;\n"
         f"{COVERAGE:.0%} intervals: / {core:.2f} to x {core:.2f}, and / {kind:.2f} to x {kind:.2f}.\n"
+        f"Devices emulated as another core: {_of_cores(report, stands_in=True)}; as their own core: "
+        f"{_of_cores(report, stands_in=False)}.\n"
         f"Median error on a device by how many rows of its own are known (its kin are): {curve}\n"
     )
+
+
+def _of_cores(report: Report, *, stands_in: bool) -> str:
+    found = [one.counts for one in report.devices if one.stands_in == stands_in]
+    if not found:
+        return "none"
+    weights = [one.rows for one in found]
+    mean, covered = (
+        np.average([getattr(one, name) for one in found], weights=weights) for name in ("mean", "covered")
+    )
+    return f"mean {_share(mean)}, covered {_share(covered)}"
 
 
 def _judged(report: Report) -> str:

@@ -64,7 +64,9 @@ def model_of(**devices: Calibrated) -> DeviceModel:
     )
 
 
-KNOWN = Calibrated(weights=tuple(TRUTH), width=0.1, widest=0.7, rows=20, least=10_000_000, most=1_000_000_000)
+KNOWN = Calibrated(
+    weights=tuple(TRUTH.tolist()), width=0.1, widest=0.7, rows=20, least=10_000_000, most=1_000_000_000
+)
 
 
 def test_a_fit_finds_the_weights_that_made_the_rows() -> None:
@@ -309,7 +311,14 @@ def test_own_runs_make_a_device_that_is_predicted_like_any_other(tmp_path: Path)
     assert mine.value_ms is not None
     assert kin.value_ms is not None
     assert mine.value_ms / kin.value_ms == pytest.approx(factor, rel=0.05)
-    assert "3 runs of your own" in mine.note
+    assert "own runs (3)" in mine.note
+
+
+def test_a_run_that_no_such_core_can_have_is_refused() -> None:
+    device = own.described("my-phone", "Cortex-A72", 2000)
+    rows = [row._replace(device=device, avg_ms=row.avg_ms / 100) for row in made_rows()[:3]]
+    with pytest.raises(DataError, match=r"net0: takes .* ms, where a Cortex-A72 at this clock takes some"):
+        own.fitted(model_of(raspberry_pi_4=KNOWN), device, rows, "ncnn")
 
 
 def test_own_runs_in_another_runtime_are_wider_and_valid_near_them_only() -> None:
@@ -359,15 +368,19 @@ def test_a_device_that_cannot_be_is_refused(name: str, core: str, clock_mhz: int
 
 
 def test_files_of_own_devices_that_are_none_are_named(tmp_path: Path) -> None:
+    own.write(tmp_path, own.described("my-phone", "Cortex-A72", 2000), KNOWN)
+    (tmp_path / "another.toml").write_text("[tool]\nname = 1\n")
+    assert load_model(tmp_path).devices["my-phone"] == KNOWN
+    learnt = tmp_path / "my-phone.json"
+    learnt.write_bytes(msgspec.json.encode({"features": ["one"], "known": KNOWN}))
+    with pytest.raises(ConfigError, match=r"my-phone.json: was fitted to other features"):
+        load_model(tmp_path)
+    learnt.write_text("{}")
+    with pytest.raises(ConfigError, match=r"my-phone.json: is nothing learnt of a device"):
+        load_model(tmp_path)
     (tmp_path / "bad.toml").write_text("[[device]]\nname = 1\n")
     with pytest.raises(ConfigError, match=r"bad.toml: is not a file of devices"):
         load_devices(tmp_path)
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"bad.json: is nothing learnt of a device"):
-        load_model(tmp_path)
-    (tmp_path / "bad.json").write_bytes(msgspec.json.encode({"features": ["one"], "known": KNOWN}))
-    with pytest.raises(ConfigError, match=r"bad.json: was fitted to other features"):
-        load_model(tmp_path)
 
 
 def test_features_take_the_caches_of_the_device() -> None:
@@ -388,6 +401,11 @@ def test_every_fact_of_a_device_names_its_source() -> None:
         for fact in ("core", "clock_mhz", "l1d_kib", "l2_kib", "llc_kib", "dotprod"):
             assert device.source[fact], (device.name, fact)
         assert device.isa == "armv7" or device.stream in STREAMS
+
+
+def test_a_core_that_qemu_lacks_is_said_to_have_a_stand_in() -> None:
+    for device in DEVICES.values():
+        assert device.stands_in == (device.core.lower() != device.emulated_as), device.name
 
 
 def test_a_device_that_is_not_known_is_named_with_the_nearest() -> None:

@@ -25,6 +25,8 @@ from edgepack.tools import arm as tools
 
 _RUNTIMES = {".param": "ncnn", ".tflite": "litert"}
 _CLOCKS_MHZ = (100, 6_000)
+_UNLIKELY = 8.0
+"""How many times off its kin a run cannot be."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
@@ -107,7 +109,7 @@ def described(name: str, core: str, clock_mhz: int) -> Device:
         found = f"is {clock_mhz:,} MHz"
         remedy = "Give the clock of the core in MHz, such as 2400."
         raise ConfigError("the clock", found, allowed=f"likely are {low} to {high:,}", remedy=remedy)
-    cores = {one.core.lower(): one for one in reversed(devices.values()) if one.isa == "aarch64" and one.rows}
+    cores = {one.core.lower(): one for one in reversed(devices.values()) if one.isa == "aarch64"}
     like = cores.get(core.lower())
     if like is None:
         known = sorted({one.core for one in cores.values()})
@@ -169,10 +171,11 @@ def fitted(model: DeviceModel, device: Device, rows: list[Row], runtime: str) ->
 
     The interval is as wide as leaving devices out showed it must be with so many rows of their own. Its kin
     are known by ncnn: for another runtime the width of a device never seen comes on top, and the range is
-    that of the rows, half as small to twice as large.
+    that of the rows, half as small to twice as large. Raises DataError for a run that no such core can have.
     """
     kin = known_of(model, device)
     assert model.transfer is not None  # noqa: S101  `known_of` raises without
+    _check_likely(kin, rows)
     weights = drawn(rows, np.array(kin.weights), PULL_OF_OWN_ROWS)
     widths = model.transfer.by_own_rows
     width = widths[max(known for known in widths if known <= len(rows))]
@@ -192,6 +195,17 @@ def fitted(model: DeviceModel, device: Device, rows: list[Row], runtime: str) ->
         most_memory_bytes=max(memory, kin.most_memory_bytes or 0) if is_same else memory * 2,
         dtypes=kin.dtypes if is_same else tuple(sorted({row.dtype for row in rows})),
     )
+
+
+def _check_likely(kin: Calibrated, rows: list[Row]) -> None:
+    for row in rows:
+        likely_ms = row.features @ kin.weights / (row.device.clock_mhz * 1e3)
+        if not 1 / _UNLIKELY < row.avg_ms / likely_ms < _UNLIKELY:
+            found = (
+                f"takes {row.avg_ms:g} ms, where a {row.device.core} at this clock takes some {likely_ms:.3g}"
+            )
+            remedy = "Check the unit (ms), the file, the input, the clock, and that one thread ran."
+            raise DataError(row.net, found, remedy=remedy)
 
 
 def write(folder: Path, device: Device, known: Calibrated) -> tuple[Path, Path]:

@@ -67,16 +67,24 @@ OWN = Path("devices")
 def load_devices(own: Path | None = OWN) -> dict[str, Device]:
     """Return every known device by its name, and those of the folder `own` if there is one.
 
-    Raises ConfigError for a file of one's own that is no device.
+    Raises ConfigError for a file of one's own with a device that is none.
     """
-    files = [calibration_folder() / "devices.toml"]
-    files += sorted(own.glob("*.toml")) if own is not None else []
-    return {device.name: device for file in files for device in _devices_of(file)}
+    known = _devices_of(calibration_folder() / "devices.toml")
+    return known | (own_devices(own) if own is not None else {})
 
 
-def _devices_of(file: Path) -> tuple[Device, ...]:
+def own_devices(folder: Path) -> dict[str, Device]:
+    """Return the devices in the TOML files of a folder by name; files without a `[[device]]` are not ours."""
+    return {
+        name: device for file in sorted(folder.glob("*.toml")) for name, device in _devices_of(file).items()
+    }
+
+
+def _devices_of(file: Path) -> dict[str, Device]:
     try:
-        return msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File).device
+        table = tomllib.loads(file.read_text("utf-8"))
+        devices = msgspec.convert(table, _File).device if "device" in table else ()
+        return {device.name: device for device in devices}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         remedy = "Delete it, or write it with `edgepack calibrate device`."
         raise ConfigError(str(file), f"is not a file of devices ({error})", remedy=remedy) from error

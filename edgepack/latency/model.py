@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.errors import ConfigError
-from edgepack.latency.devices import OWN, Device, calibration_folder, load_devices
+from edgepack.latency.devices import OWN, Device, calibration_folder, load_devices, own_devices
 from edgepack.latency.features import FEATURES, dtype, features, memory_bytes
 from edgepack.runtimes.qemu import Region
 
@@ -98,10 +98,9 @@ def load_model(own: Path | None = OWN) -> DeviceModel:
     path = calibration_folder() / "model.json"
     model = msgspec.json.decode(path.read_bytes(), type=DeviceModel)
     _check_features(path, model.features, "Run `edgepack calibrate`, which fits anew.")
-    devices = dict(model.devices)
-    for path in sorted(own.glob("*.json")) if own is not None else ():
-        devices[path.stem] = _own(path)
-    return msgspec.structs.replace(model, devices=devices)
+    paths = {name: own / f"{name}.json" for name in own_devices(own)} if own is not None else {}
+    learnt = {name: _own(path) for name, path in paths.items() if path.is_file()}
+    return msgspec.structs.replace(model, devices=model.devices | learnt)
 
 
 def _own(path: Path) -> Calibrated:
@@ -225,7 +224,7 @@ def common(several: Sequence[Calibrated], width: float) -> Calibrated:
 
 def _behind(known: Calibrated) -> str:
     if known.own_runs:
-        return f"{known.own_runs} runs of your own and published rows of its kin, in"
+        return f"own runs ({known.own_runs}) and published rows of its kin, in"
     if not known.rows:
         return "published rows of its kin, none of its own, of"
     return f"{known.rows} published rows of"
