@@ -17,7 +17,7 @@ from edgepack.calibrate.counts import (
     read_arithmetic,
     read_counts,
 )
-from edgepack.calibrate.crossed import COVERAGE, calibrated, chosen
+from edgepack.calibrate.crossed import COVERAGE, FOLDS, calibrated, chosen
 from edgepack.calibrate.evaluate import (
     Errors,
     Held,
@@ -37,7 +37,7 @@ from edgepack.calibrate.rows import Row, joined, version_of_device, wanted
 from edgepack.errors import ConfigError, DataError
 from edgepack.latency.devices import OWN, Device, calibration_folder, device_named
 from edgepack.latency.features import FEATURES, HIERARCHIES
-from edgepack.latency.model import RUNTIME, DeviceModel, Latency, known_of, load_model
+from edgepack.latency.model import RUNTIME, DeviceModel, Latency, known_of, load_model, promised
 from edgepack.latency.model import predict as predicted
 from edgepack.report.tables import columns, to_json
 from edgepack.runtimes import ncnn
@@ -282,17 +282,19 @@ def render(report: Report | DeviceModel, as_json: bool) -> str:
 def _legend(report: Report) -> str:
     core, kind = np.exp(report.transfer.same_core), np.exp(report.transfer.same_kind)
     curve = ", ".join(f"{known}: {_share(error)}" for known, error in report.median_by_own_rows.items())
+    certain = promised(FOLDS, round(report.rows / max(len(report.devices), 1)), COVERAGE)
     return (
         f"{report.splits} splits of the networks: a third held out; features, pull and intervals chosen on\n"
         "the rest (the bounds of the weights and the kernel streams with all rows in view: expect somewhat\n"
-        f"more). Relative errors; `covered`: by the {COVERAGE:.0%} interval; `chance`: of a coverage as far\n"
-        "from that, by networks left out one by one, so that each row is tested once (two-sided binomial\n"
-        "test); `by MACs`: from multiply-accumulates and weights alone; `unseen`: median when neither\n"
-        "device nor network were known; `twin p90`: how far the published rows of the likest device with\n"
-        "the same core are apart, one factor taken off. * emulated as another core, + rows older than any\n"
-        f"kernel that was counted.\nA device never seen: median {_share(report.unseen_device_median)} by "
-        f"devices with its core, {_share(report.unseen_device_median_of_kind)} by others of its kind;\n"
-        f"{COVERAGE:.0%} intervals: / {core:.2f} to x {core:.2f}, and / {kind:.2f} to x {kind:.2f}.\n"
+        f"more). Relative errors; `covered`: by the {COVERAGE:.0%} interval (CV+ by networks: {certain:.0%} are\n"
+        "certain for networks drawn alike); `chance`: of a coverage as far from that, by networks left out\n"
+        "one by one, so that each row is tested once (two-sided binomial test); `by MACs`: from\n"
+        "multiply-accumulates and weights alone; `unseen`: median when neither device nor network were\n"
+        "known; `twin p90`: how far the published rows of the likest device with the same core are apart,\n"
+        "one factor taken off. * emulated as another core, + rows older than any kernel that was counted.\n"
+        f"A device never seen: median {_share(report.unseen_device_median)} by devices with its core, "
+        f"{_share(report.unseen_device_median_of_kind)} by others of its kind;\n"
+        f"its {COVERAGE:.0%} interval: / {core:.2f} to x {core:.2f}, and / {kind:.2f} to x {kind:.2f}.\n"
         f"Devices emulated as another core: {_of_cores(report, stands_in=True)}; as their own core: "
         f"{_of_cores(report, stands_in=False)}.\n"
         f"Median error on a device by how many rows of its own are known (its kin are): {curve}\n"

@@ -26,6 +26,7 @@ from edgepack.latency.model import (
     known_of,
     load_model,
     predict,
+    promised,
 )
 from edgepack.runtimes import ncnn
 from edgepack.runtimes.qemu import Misses, Region
@@ -155,6 +156,11 @@ def test_an_interval_is_that_of_the_jackknife_plus_by_folds() -> None:
     assert found.value == pytest.approx(100)
     assert found.high == pytest.approx(110 * np.exp(0.2))
     assert found.low == pytest.approx(90 * np.exp(-0.1))
+
+
+def test_what_intervals_promise_is_less_than_what_they_cover() -> None:
+    assert promised(10, 28, 0.9) == pytest.approx(0.8 - (1 - 10 / 28) / 11)
+    assert promised(28, 28, 0.9) == pytest.approx(0.8)
 
 
 def test_a_coverage_far_from_nine_tenths_is_unlikely() -> None:

@@ -15,7 +15,7 @@ from edgepack.latency.devices import Device
 from edgepack.latency.model import Transfer, alike, cycles, rank
 
 OWN_ROWS = (0, 1, 3, 5, 10)
-PULL_OF_OWN_ROWS = 3.0
+PULL_OF_OWN_ROWS = 1.0
 """Few rows of its own tell a device's factor, hardly its shape."""
 _TEST_SHARE = 1 / 3
 _CURVE_SPLITS = 5

@@ -153,9 +153,10 @@ def cycles(known: Calibrated, found: NDArray[np.float64], coverage: float) -> Cy
 
     The interval is CV+ (Barber, Candes, Ramdas and Tibshirani, Predictive inference with the jackknife+,
     Annals of Statistics 49, 2021, section 3) in logarithms, with folds of whole networks. Within a device
-    each network is one row, so that for networks drawn alike it covers at least 1 - 2 (1 - coverage), less
-    (1 - folds / rows) / (folds + 1), whatever the distribution (theorem 4), and near `coverage` in practice.
+    each network is one row, so that for networks drawn alike it covers at least `promised` whatever the
+    distribution, and near `coverage` in practice.
     """
+    # MAPIE has CV+ around scikit-learn's estimators; here a prediction needs nothing but the frozen numbers.
     value = float(found @ known.weights)
     if not known.without:
         width = math.exp(known.width)
@@ -166,6 +167,12 @@ def cycles(known: Calibrated, found: NDArray[np.float64], coverage: float) -> Cy
     low = sorted(at - error for at, error in pairs)[-1 - place]
     high = sorted(at + error for at, error in pairs)[place]
     return Cycles(value, min(value, math.exp(low)), max(value, math.exp(high)))
+
+
+def promised(folds: int, rows: int, coverage: float) -> float:
+    """Return what CV+ covers at least (theorem 4 there): of it that much is certain, not likely."""
+    lost = min(2 * (1 - 1 / folds) / (rows / folds + 1), (1 - folds / rows) / (folds + 1))
+    return 1 - 2 * (1 - coverage) - lost
 
 
 def rank(scores: int, coverage: float) -> int:
