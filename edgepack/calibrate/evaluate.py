@@ -1,23 +1,29 @@
 """How far a device model errs on networks and on devices that it never saw."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import binomtest
 
-from edgepack.calibrate.fit import OF_COUNTS, Bounds, Fit, fit, fit_new_device, predicted_cycles
+from edgepack.calibrate.crossed import COVERAGE, Choice, calibrated, chosen, log_error
+from edgepack.calibrate.fit import OF_ARITHMETIC, Weights, by, drawn, fit
 from edgepack.calibrate.rows import Row
+from edgepack.latency.devices import Device
+from edgepack.latency.model import Transfer, alike, cycles, rank
 
-PULLS = (0.03, 0.3, 3.0)
-COVERAGE = 0.9
 OWN_ROWS = (0, 1, 3, 5, 10)
+PULL_OF_OWN_ROWS = 1.0
+"""Few rows of its own tell a device's factor, hardly its shape."""
 _TEST_SHARE = 1 / 3
-_FOLDS = 4
+_CURVE_SPLITS = 5
+_FOLDS_OF_UNSEEN = 4
 
 
 class Held(NamedTuple):
-    """One row predicted by a model that never saw its network (or its device), with its 90 % interval."""
+    """One row predicted by a model that never saw its network, with its interval (NaN: none)."""
 
     row: Row
     predicted_ms: float
@@ -35,77 +41,160 @@ class Held(NamedTuple):
         return self.low_ms <= self.row.avg_ms <= self.high_ms
 
 
-def outer_hold_out(
-    rows: list[Row], *, splits: int, seed: int, bounds: Bounds = OF_COUNTS
-) -> Iterator[list[Held]]:
-    """Yield, split by split, the rows of a third of the networks, predicted from the other two thirds.
+Predictor = Callable[[list[Row], list[Row]], list[Held]]
+"""Learns from its first rows and predicts those of its second whose device it learnt."""
 
-    The pull and the intervals are chosen inside of each split, from its own training networks.
-    """
+
+def by_counts(train: list[Row], test: list[Row]) -> list[Held]:
+    """Predict by counts; features, pull and interval are chosen from `train` alone."""
+    model = calibrated(train, chosen(train))
+    found = []
+    for row in test:
+        if row.device.name in model:
+            of_row = cycles(model[row.device.name], row.features, COVERAGE)
+            khz = row.device.clock_mhz * 1e3
+            found.append(Held(row, of_row.value / khz, of_row.low / khz, of_row.high / khz))
+    return found
+
+
+def by_arithmetic(train: list[Row], test: list[Row]) -> list[Held]:
+    """Predict by multiply-accumulates and weights, which stand in the rows' features."""
+    choice = chosen(train, (OF_ARITHMETIC,))
+    model = fit(train, pull=choice.pull, bounds=choice.bounds)
+    nan = float("nan")
+    return [
+        Held(row, row.avg_ms * float(np.exp(-log_error(model[row.device.name], row))), nan, nan)
+        for row in test
+        if row.device.name in model
+    ]
+
+
+def outer_hold_out(
+    rows: list[Row], *, splits: int, seed: int, predictor: Predictor = by_counts
+) -> Iterator[list[Held]]:
+    """Yield, split by split, the rows of a third of the networks, predicted from the other two thirds."""
     for split in range(splits):
         test = _test_nets(rows, np.random.default_rng([seed, split]))
-        train = [row for row in rows if row.net not in test]
-        pull, residuals = chosen_pull(train, bounds)
-        spread = Spread.of(train, residuals)
-        model = fit(train, pull=pull, bounds=bounds)
-        yield [
-            held(row, model, spread) for row in rows if row.net in test and row.device.name in model.devices
-        ]
+        yield _predicted(rows, test, predictor)
 
 
-def leave_one_net_out(rows: list[Row], bounds: Bounds = OF_COUNTS) -> list[Held]:
-    """Predict every network by weights from all others; pull and intervals are chosen on all networks."""
-    pull, residuals = chosen_pull(rows, bounds)
-    spread = Spread.of(rows, residuals)
-    found = []
+def leave_one_net_out(rows: list[Row], predictor: Predictor = by_counts) -> Iterator[list[Held]]:
+    """Yield every network's rows, predicted from all others; nothing is chosen with it in view."""
     for net in sorted({row.net for row in rows}):
-        model = fit([row for row in rows if row.net != net], pull=pull, bounds=bounds)
-        found += [held(row, model, spread) for row in rows if row.net == net]
+        yield _predicted(rows, {net}, predictor)
+
+
+def _predicted(rows: list[Row], test: set[str], predictor: Predictor) -> list[Held]:
+    train = [row for row in rows if row.net not in test]
+    return predictor(train, [row for row in rows if row.net in test])
+
+
+class Unseen(NamedTuple):
+    """Logarithms of true / predicted on one device of which no row was known, nor the network: by devices
+    with its core (none: there is no such), and by those of its kind that have another core."""
+
+    device: Device
+    by_core: list[float]
+    by_kind: list[float]
+
+
+def leave_one_device_out(rows: list[Row], choice: Choice) -> list[Unseen]:
+    """Predict each device from the others of its kind, by folds of networks that were left out, too."""
+    nets = sorted({row.net for row in rows})
+    found = []
+    for mine in by(rows, lambda row: row.device.name).values():
+        device = mine[0].device
+        kin = [row for row in rows if row.device.kind == device.kind and row.device.name != device.name]
+        same = any(row.device.core == device.core for row in kin)
+        one = Unseen(device, [], [])
+        for fold in range(_FOLDS_OF_UNSEEN):
+            left_out = set(nets[fold::_FOLDS_OF_UNSEEN])
+            tests = [row for row in mine if row.net in left_out]
+            known = [row for row in kin if row.net not in left_out]
+            if same:
+                one.by_core.extend(_guessed(device, known, choice, tests))
+            others = [row for row in known if row.device.core != device.core]
+            one.by_kind.extend(_guessed(device, others, choice, tests))
+        found.append(one)
     return found
 
 
-def leave_one_device_out(rows: list[Row]) -> dict[str, list[float]]:
-    """Return the relative errors on each device when its kind's other devices alone are known.
-
-    Devices whose core is on no other device are left out.
-    """
-    found: dict[str, list[float]] = {}
-    cores = {row.device.name: row.device.core for row in rows}
-    for name, core in cores.items():
-        if sum(other == core for other in cores.values()) < 2:
-            continue
-        mine = [row for row in rows if row.device.name == name]
-        kind = mine[0].device.kind
-        kin = [row for row in rows if row.device.kind == kind and row.device.name != name]
-        weights = fit_new_device(kin, [], core=core, pull=0.0)
-        found[name] = [predicted_cycles(weights, row) / row.cycles - 1 for row in mine]
-    return found
+def _guessed(device: Device, known: list[Row], choice: Choice, tests: list[Row]) -> list[float]:
+    if not known:
+        return []
+    weights = _of_kin(device, known, choice)
+    return [log_error(weights, row) for row in tests]
 
 
-def learning_curve(rows: list[Row], *, splits: int, seed: int) -> dict[int, float]:
-    """Return the median relative error on a device by how many rows of its own are known.
+def _of_kin(device: Device, known: list[Row], choice: Choice) -> Weights:
+    """Return what the devices in `known` rows have in common, as `latency.model.known_of` does."""
+    weights = fit(known, pull=choice.pull, bounds=choice.bounds)
+    devices = {row.device.name: row.device for row in known}
+    old = {name for name, of in by(known, lambda row: row.device.name).items() if of[0].is_old}
+    kin = alike(device, devices.values(), old)
+    mean: Weights = np.mean([weights[one.name] for one in kin], axis=0)
+    return mean
+
+
+def errors_by_own_rows(rows: list[Row], choice: Choice, *, seed: int) -> dict[int, list[float]]:
+    """Return logarithms of true / predicted on each device by how many rows of its own are known.
 
     Networks are held out as in `outer_hold_out`; the other devices of its kind are known. Devices without kin
-    are left out.
+    or with too few rows are left out.
     """
     errors: dict[int, list[float]] = {known: [] for known in OWN_ROWS}
-    for split in range(splits):
+    for split in range(_CURVE_SPLITS):
         generator = np.random.default_rng([seed, split])
         test = _test_nets(rows, generator)
-        for name in sorted({row.device.name for row in rows}):
-            mine = [row for row in rows if row.device.name == name]
-            train = [row for row in rows if row.net not in test]
-            kin = [row for row in train if row.device.kind == mine[0].device.kind and row.device.name != name]
+        for mine in by(rows, lambda row: row.device.name).values():
+            device = mine[0].device
+            of_kind = [row for row in rows if row.device.kind == device.kind and row.net not in test]
+            kin = [row for row in of_kind if row.device.name != device.name]
             own = [row for row in mine if row.net not in test]
+            tests = [row for row in mine if row.net in test]
             if not kin or len(own) < max(OWN_ROWS):
                 continue
+            guess = _of_kin(device, kin, choice)
             order = generator.permutation(len(own))
             for known, found in errors.items():
-                few = [own[i] for i in order[:known]]
-                weights = fit_new_device(kin, few, core=mine[0].device.core, pull=PULLS[-1])
-                tested = [row for row in mine if row.net in test]
-                found += [abs(predicted_cycles(weights, row) / row.cycles - 1) for row in tested]
-    return {known: float(np.median(found)) for known, found in errors.items() if found}
+                few = [own[index] for index in order[:known]]
+                weights = drawn(few, guess, PULL_OF_OWN_ROWS) if few else guess
+                found += [log_error(weights, row) for row in tests]
+    return errors
+
+
+def transfer(unseen: list[Unseen], own_rows: dict[int, list[float]]) -> Transfer:
+    """Return how wide intervals of a device without rows, or with few, must be to cover what was found."""
+    return Transfer(
+        same_core=_width([error for one in unseen for error in one.by_core]),
+        same_kind=_width([error for one in unseen for error in one.by_kind]),
+        by_own_rows={known: _width(errors) for known, errors in own_rows.items() if known},
+    )
+
+
+def _width(errors: list[float]) -> float:
+    sizes = sorted(map(abs, errors)) or [0.0]
+    return round(sizes[rank(len(sizes), COVERAGE)], 6)
+
+
+def twins(rows: list[Row]) -> dict[str, float]:
+    """Return by how much the published rows of a device differ from those of its likest twin.
+
+    Twins have the same core; a factor between them is taken off, and the 90th percentile over networks
+    is what stays: kernels of another year, memory, scheduling, noise.
+    """
+    found: dict[str, float] = {}
+    groups = by(rows, lambda row: row.device.name)
+    cycles_of = {name: {row.net: row.cycles for row in mine} for name, mine in groups.items()}
+    cores = {row.device.name: row.device.core for row in rows}
+    for one, other in combinations(sorted(cores), 2):
+        if cores[one] == cores[other]:
+            shared = sorted(cycles_of[one].keys() & cycles_of[other].keys())
+            ratios = np.log([cycles_of[one][net] / cycles_of[other][net] for net in shared])
+            apart = float(np.expm1(np.quantile(np.abs(ratios - np.median(ratios)), 0.9)))
+            for name in (one, other):
+                found[name] = min(found.get(name, apart), apart)
+    return found
 
 
 def _test_nets(rows: list[Row], generator: np.random.Generator) -> set[str]:
@@ -113,79 +202,7 @@ def _test_nets(rows: list[Row], generator: np.random.Generator) -> set[str]:
     return set(generator.choice(nets, round(len(nets) * _TEST_SHARE), replace=False))
 
 
-def chosen_pull(rows: list[Row], bounds: Bounds = OF_COUNTS) -> tuple[float, NDArray[np.float64]]:
-    """Return the pull with the least mean error in folds by network, and the log errors of its folds.
-
-    An error is NaN where a row's kind had no other network to learn from.
-    """
-    nets = sorted({row.net for row in rows})
-    fold_of = {net: index % _FOLDS for index, net in enumerate(nets)}
-    best: tuple[float, float, NDArray[np.float64]] | None = None
-    for pull in PULLS:
-        residuals = np.zeros(len(rows))
-        for fold in range(_FOLDS):
-            model = fit([row for row in rows if fold_of[row.net] != fold], pull=pull, bounds=bounds)
-            for index, row in enumerate(rows):
-                if fold_of[row.net] == fold:
-                    residuals[index] = _log_error(model, row)
-        error = float(np.nanmean(np.abs(np.expm1(-residuals))))
-        if best is None or error < best[0]:
-            best = error, pull, residuals
-    assert best is not None  # noqa: S101  PULLS is not empty
-    return best[1], best[2]
-
-
-def _log_error(model: Fit, row: Row) -> float:
-    weights = model.devices.get(row.device.name, model.kinds.get(row.device.kind))
-    if weights is None:
-        return float("nan")
-    return float(np.log(row.cycles / max(predicted_cycles(weights, row), 1.0)))
-
-
-class Spread(NamedTuple):
-    """How wide intervals must be: each device's scale of log errors, and quantiles of error / scale.
-
-    Split conformal prediction with normalised scores (Lei et al., JASA 2018, section 5.2), the errors being
-    those of cross-validation by network; a device's scale is drawn towards its kind's.
-    """
-
-    scales: dict[str, float]
-    quantile: float
-    worst: float
-
-    @classmethod
-    def of(cls, rows: list[Row], residuals: NDArray[np.float64]) -> "Spread":
-        """Return the spread that errors `residuals`, float64 [len(rows)], ask for; NaN tells nothing."""
-        known = ~np.isnan(residuals)
-        rows, residuals = [row for row, told in zip(rows, known, strict=True) if told], residuals[known]
-        names = np.array([row.device.name for row in rows])
-        kinds = np.array([row.device.kind for row in rows])
-        scales = {}
-        for name in sorted(set(names)):
-            mine, kind = np.abs(residuals[names == name]), kinds[names == name][0]
-            common = np.abs(residuals[kinds == kind])
-            scales[name] = float((mine.sum() + _OF_KIND * common.mean()) / (len(mine) + _OF_KIND))
-        scores = np.sort(np.abs(residuals) / np.array([scales[name] for name in names]))
-        rank = min(int(np.ceil(COVERAGE * (len(scores) + 1))), len(scores)) - 1
-        return cls(scales, float(scores[rank]), float(scores[-1]))
-
-    def interval(self, device: str, value: float) -> tuple[float, float]:
-        """Return the interval around a predicted value."""
-        width = np.exp(self.quantile * self.scales[device])
-        return float(value / width), float(value * width)
-
-
-_OF_KIND = 8.0
-"""How many rows the kind's mean error counts for in a device's own."""
-
-
-def held(row: Row, model: Fit, spread: Spread) -> Held:
-    """Predict a row."""
-    predicted_ms = predicted_cycles(model.devices[row.device.name], row) / (row.device.clock_mhz * 1e3)
-    return Held(row, predicted_ms, *spread.interval(row.device.name, predicted_ms))
-
-
-class Errors(NamedTuple):
+class Errors(msgspec.Struct, frozen=True, kw_only=True):
     """Relative errors in brief, all in shares of one; `covered` is the intervals' share of hits."""
 
     rows: int
@@ -200,12 +217,20 @@ def in_brief(found: Iterable[Held]) -> Errors:
     """Summarise predictions."""
     several = list(found)
     errors = np.abs([one.error for one in several])
-    covered = float(np.mean([one.covered for one in several]))
     return Errors(
-        len(several),
-        float(errors.mean()),
-        float(np.median(errors)),
-        float(np.quantile(errors, 0.9)),
-        float(errors.max()),
-        covered,
+        rows=len(several),
+        mean=float(errors.mean()),
+        median=float(np.median(errors)),
+        p90=float(np.quantile(errors, 0.9)),
+        worst=float(errors.max()),
+        covered=float(np.mean([one.covered for one in several])),
     )
+
+
+def chance(found: list[Held]) -> float:
+    """Return how likely intervals that cover `COVERAGE` would miss or hit as unlikely often as `found`.
+
+    A two-sided binomial test: it takes every row once, and rows whose networks were left out one by one.
+    """
+    hits = sum(one.covered for one in found)
+    return float(binomtest(hits, len(found), COVERAGE).pvalue)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgepack.calibrate.counts import Counted, Wanted
 from edgepack.latency.devices import Device, calibration_folder, load_devices
-from edgepack.latency.features import features
+from edgepack.latency.features import dtype, features, memory_bytes
 
 _UNTIL = (("2023-04", "1.0.20221128"), ("2024-05", "1.0.20230816"), ("2025-09", "1.0.20240820"))
 _NEWEST = "1.0.20260114"
@@ -19,7 +19,8 @@ _OLD = "2021"  # two years before the oldest version that is counted
 class Row(NamedTuple):
     """One published latency with its features, float64 [len(FEATURES)], and the instructions counted.
 
-    `is_old` rows are of an ncnn whose kernels no counted version has: they tell about their own device only.
+    `memory_bytes` and `dtype` are those of its count (`latency.features`). `is_old` rows are of an ncnn whose
+    kernels no counted version has: they tell about their own device only.
     """
 
     device: Device
@@ -28,6 +29,8 @@ class Row(NamedTuple):
     instructions: int
     features: NDArray[np.float64]
     is_old: bool = False
+    memory_bytes: int = 0
+    dtype: str = "float"
 
     @property
     def cycles(self) -> float:
@@ -73,5 +76,6 @@ def joined(counted: Iterable[Counted]) -> list[Row]:
         if device.isa == "aarch64" and region is not None:
             found = features(region, device)
             is_old = line["row_date"] < _OLD
-            rows.append(Row(device, line["net"], float(line["avg_ms"]), region.instructions, found, is_old))
+            told = (region.instructions, found, is_old, memory_bytes(region), dtype(region))
+            rows.append(Row(device, line["net"], float(line["avg_ms"]), *told))
     return rows

@@ -14,7 +14,8 @@ Kind = Literal["in-order-a53", "in-order-a55", "ooo-a57", "ooo-a76", "ooo-x", "c
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One device. `board`, `isa` and `powersave` are its key in the published table; `kind` groups cores
     that should time alike; `llc_kib` is the last cache of the core's cluster; `source` says where each fact
-    is from. `stands_in` is true where `emulated_as` is another core than the device's.
+    is from. `stands_in` is true where `emulated_as` is another core than the device's. `half_floats` is true
+    for a core that computes in them but has no dot products (those with dot products all do).
     """
 
     name: str
@@ -35,6 +36,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source: dict[str, str]
     marketing: str = ""
     rows: bool = True
+    half_floats: bool = False
 
     @property
     def stream(self) -> str:
@@ -44,7 +46,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         instructions, most of which pair with a multiplication at no cost: weights learnt from their counts on
         one board do not carry over to another.
         """
-        return "a76" if self.dotprod else "a72"
+        return "a76" if self.dotprod or self.half_floats else "a72"
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -58,15 +60,39 @@ def calibration_folder() -> Path:
     return (beside if beside.is_dir() else package.parent / "targets") / "calibration"
 
 
-def load_devices() -> dict[str, Device]:
-    """Return every known device by its name."""
-    table = tomllib.loads((calibration_folder() / "devices.toml").read_text("utf-8"))
-    return {device.name: device for device in msgspec.convert(table, _File).device}
+OWN = Path("devices")
+"""Where devices of one's own lie unless told otherwise: a folder of the working folder."""
 
 
-def device_named(name: str) -> Device:
+def load_devices(own: Path | None = OWN) -> dict[str, Device]:
+    """Return every known device by its name, and those of the folder `own` if there is one.
+
+    Raises ConfigError for a file of one's own with a device that is none.
+    """
+    known = _devices_of(calibration_folder() / "devices.toml")
+    return known | (own_devices(own) if own is not None else {})
+
+
+def own_devices(folder: Path) -> dict[str, Device]:
+    """Return the devices in the TOML files of a folder by name; files without a `[[device]]` are not ours."""
+    return {
+        name: device for file in sorted(folder.glob("*.toml")) for name, device in _devices_of(file).items()
+    }
+
+
+def _devices_of(file: Path) -> dict[str, Device]:
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+        devices = msgspec.convert(table, _File).device if "device" in table else ()
+        return {device.name: device for device in devices}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        remedy = "Delete it, or write it with `edgepack calibrate device`."
+        raise ConfigError(str(file), f"is not a file of devices ({error})", remedy=remedy) from error
+
+
+def device_named(name: str, own: Path | None = OWN) -> Device:
     """Return a device. Raises ConfigError for a name that is not known."""
-    known = load_devices()
+    known = load_devices(own)
     if name in known:
         return known[name]
     raise ConfigError(
