@@ -11,7 +11,6 @@ import numpy as np
 from edgepack.calibrate import own as own_devices
 from edgepack.calibrate.counts import (
     DEADLINE_S,
-    STREAMS,
     arithmetic_all,
     count_all,
     read_arithmetic,
@@ -39,6 +38,7 @@ from edgepack.latency.devices import OWN, Device, calibration_folder, device_nam
 from edgepack.latency.features import FEATURES, HIERARCHIES
 from edgepack.latency.model import RUNTIME, DeviceModel, Latency, known_of, load_model, promised
 from edgepack.latency.model import predict as predicted
+from edgepack.latency.streams import STREAMS
 from edgepack.report.tables import columns, to_json
 from edgepack.runtimes import ncnn
 from edgepack.store import write_atomic

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgepack.calibrate import evaluate, own
-from edgepack.calibrate.counts import STREAMS, count_all
+from edgepack.calibrate.counts import count_all
 from edgepack.calibrate.crossed import Choice, calibrated, chosen, crossed
 from edgepack.calibrate.fit import BOUNDS, CANDIDATES, OF_COUNTS, fit
 from edgepack.calibrate.goals import DeviceErrors, Report, goals, missed
@@ -28,6 +28,7 @@ from edgepack.latency.model import (
     predict,
     promised,
 )
+from edgepack.latency.streams import STREAMS
 from edgepack.runtimes import ncnn
 from edgepack.runtimes.qemu import Misses, Region
 from edgepack.tools import arm as tools

@@ -17,7 +17,7 @@ import msgspec
 from edgepack import proc
 from edgepack.errors import DataError
 from edgepack.latency.features import HIERARCHIES
-from edgepack.profiles import Cache, Emulation
+from edgepack.latency.streams import STREAMS
 from edgepack.runtimes import ncnn
 from edgepack.runtimes.ncnn import Arithmetic
 from edgepack.runtimes.qemu import Region
@@ -26,22 +26,6 @@ from edgepack.tools import Tell
 from edgepack.tools import arm as tools
 
 DEADLINE_S = 1_800
-_KIB = 1024
-
-_V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
-_V8_2 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
-_L1 = Cache(size_bytes=32 * _KIB, ways=2)
-
-
-def _core(cpu: str, name: str, part: str, features: str) -> Emulation:
-    # The data caches are those of HIERARCHIES; the core's own are not played.
-    return Emulation(cpu=cpu, core=name, part=part, features=features, l1i=_L1, l1d=_L1, l2=_L1)
-
-
-STREAMS: dict[str, Emulation] = {
-    "a72": _core("cortex-a72", "Cortex-A72", "0xd08", _V8),
-    "a76": _core("cortex-a76", "Cortex-A76", "0xd0b", _V8_2),
-}
 
 INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
     "squeezenet": (227, 227, 3),

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from edgepack.calibrate.counts import Counted, read_counts
-from edgepack.calibrate.fit import fit, predicted_cycles
+from edgepack.calibrate.fit import fit
 from edgepack.calibrate.rows import joined, version_of
 from edgepack.latency.devices import calibration_folder, load_devices
 from edgepack.latency.litert import (
@@ -158,11 +158,11 @@ def smallest_networks(model: DeviceModel) -> Smallest:
     for row in rows:
         instructions.setdefault(row.net, []).append(row.instructions)
     small = sorted(instructions, key=lambda net: float(np.median(instructions[net])))[:_SMALLEST]
-    known = fit([row for row in rows if row.net not in small], pull=_PULL).devices
+    known = fit([row for row in rows if row.net not in small], pull=_PULL)
     inside = []
     for row in rows:
         if row.net in small and row.device.name in known:
-            cycles = predicted_cycles(known[row.device.name], row)
+            cycles = float(row.features @ known[row.device.name])
             width = math.exp(model.devices[row.device.name].widest)
             inside.append(cycles / width <= row.cycles <= cycles * width + CALL_CYCLES)
     return Smallest(networks=tuple(small), rows=len(inside), inside=sum(inside))

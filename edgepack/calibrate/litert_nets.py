@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.calibrate.counts import DEADLINE_S, STREAMS
+from edgepack.calibrate.counts import DEADLINE_S
 from edgepack.keras2 import keras, quiet, tf
 from edgepack.latency.features import HIERARCHIES
 from edgepack.latency.litert import LitertCount, read_counts, write_counts
+from edgepack.latency.streams import STREAMS
 from edgepack.profiles import load_profiles
 from edgepack.runtimes import arm, armv7
 from edgepack.tools import Tell

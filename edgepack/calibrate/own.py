@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from edgepack.calibrate.counts import DEADLINE_S, STREAMS, shape_of
+from edgepack.calibrate.counts import DEADLINE_S, shape_of
 from edgepack.calibrate.evaluate import PULL_OF_OWN_ROWS
 from edgepack.calibrate.fit import drawn
 from edgepack.calibrate.rows import Row, version_of_device
@@ -17,6 +17,7 @@ from edgepack.errors import ConfigError, ConvertError, DataError, did_you_mean
 from edgepack.latency.devices import Device, load_devices
 from edgepack.latency.features import FEATURES, HIERARCHIES, dtype, features, memory_bytes
 from edgepack.latency.model import Calibrated, DeviceModel, OwnCalibrated, known_of
+from edgepack.latency.streams import STREAMS
 from edgepack.runtimes import arm, host, ncnn
 from edgepack.runtimes.qemu import Region
 from edgepack.store import write_atomic

@@ -7,6 +7,7 @@ import msgspec
 
 from edgepack.errors import ConfigError, did_you_mean
 from edgepack.latency.devices import Device, Kind, load_devices
+from edgepack.latency.streams import V8, V8_2
 from edgepack.profiles import Cache, Emulation, Profile, load_profiles, select_profiles
 
 _KIB = 1024
@@ -19,8 +20,6 @@ _TIERS: dict[Kind, str] = {
     "ooo-x": "android-arm64-high",
     "armv7": "android-armv7",
 }
-_V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
-_V8_2 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 
 
 class _Identity(NamedTuple):
@@ -33,17 +32,17 @@ class _Identity(NamedTuple):
 
 
 _BY_CPU = {
-    "cortex-a53": _Identity("Cortex-A53", "0xd03", _V8),
-    "cortex-a57": _Identity("Cortex-A57", "0xd07", _V8),
-    "cortex-a72": _Identity("Cortex-A72", "0xd08", _V8),
-    "cortex-a76": _Identity("Cortex-A76", "0xd0b", _V8_2),
-    "neoverse-n1": _Identity("Neoverse-N1", "0xd0c", _V8_2),
+    "cortex-a53": _Identity("Cortex-A53", "0xd03", V8),
+    "cortex-a57": _Identity("Cortex-A57", "0xd07", V8),
+    "cortex-a72": _Identity("Cortex-A72", "0xd08", V8),
+    "cortex-a76": _Identity("Cortex-A76", "0xd0b", V8_2),
+    "neoverse-n1": _Identity("Neoverse-N1", "0xd0c", V8_2),
 }
 # Cores that qemu lacks and XNNPACK knows: another executes the very kernels that they would choose. An A55
 # has dot products from its first revision on.
 _BY_CORE = {
-    "Cortex-A55": _Identity("Cortex-A55", "0xd05", _V8_2, "0x1"),
-    "Cortex-A73": _Identity("Cortex-A73", "0xd09", _V8),
+    "Cortex-A55": _Identity("Cortex-A55", "0xd05", V8_2, "0x1"),
+    "Cortex-A73": _Identity("Cortex-A73", "0xd09", V8),
 }
 
 

@@ -18,8 +18,8 @@ import msgspec
 from edgepack.errors import ConfigError
 from edgepack.latency.devices import Device, calibration_folder, load_devices
 from edgepack.latency.features import FEATURES, features
-from edgepack.latency.model import Calibrated, DeviceModel, Latency
-from edgepack.latency.model import predict as predict_ncnn
+from edgepack.latency.model import Calibrated, DeviceModel, Latency, known_of
+from edgepack.latency.model import predict as predict_in
 from edgepack.runtimes.qemu import Region
 from edgepack.store import write_atomic
 
@@ -112,7 +112,7 @@ def published(name: str) -> tuple[Published, ...]:
 
 def plain_ms(model: DeviceModel, device: Device, region: Region) -> float:
     """Return what the device's fit makes of a count, in milliseconds, wherever it was made."""
-    weights = model.devices[device.name].weights
+    weights = known_of(model, device).weights
     return float(features(region, device) @ weights) / (device.clock_mhz * 1e3)
 
 
@@ -148,22 +148,28 @@ def predict(model: DeviceModel, device: Device, warm: Region, cold: Region, *, i
     `warm` and `cold` are the third and the first inference of a process, counted with HIERARCHIES on the
     device's kernel stream; `integer` says that the model computes in int8 (quantized or dynamic range), for
     which no latency of a single thread was published. Between two brackets of a device, more instructions or
-    misses never give a lower end. Raises ConfigError for a device without published rows.
+    misses never give a lower end. A device with LiteRT runs of its own is predicted from these alone. Raises
+    ConfigError for a device of whose kind no published row is known.
     """
-    inside = predict_ncnn(model, device, warm)
+    known = known_of(model, device)
+    if known.runtime == RUNTIME:
+        return predict_in(model, device, warm, RUNTIME)
+    inside = predict_in(model, device, warm)
     crossed = crossing(model)
-    why = _outside(inside, device, warm, integer=integer)
-    if why:
-        return _bracket(model, device, warm, cold, crossed, why)
+    if why := _outside(inside, device, warm, integer=integer):
+        ends_ms = plain_ms(model, device, warm), plain_ms(model, device, cold)
+        return _bracket(known, device, ends_ms, crossed, why)
     width = math.exp(crossed)
     return msgspec.structs.replace(
         inside,
         low_ms=inside.low_ms / width,
         high_ms=inside.high_ms * width,
-        note=f"{inside.note}, widened {width:.2f} times for LiteRT: {_EVIDENCE}",
+        note=f"{inside.note}; widened {width:.2f} times for LiteRT",
+        how=f"{width:.2f} is {_EVIDENCE}",
     )
 
 
+RUNTIME = "litert"
 _EVIDENCE = "the greatest error on published latencies of XNNPACK"
 
 
@@ -172,7 +178,7 @@ def _outside(inside: Latency, device: Device, warm: Region, *, integer: bool) ->
     lines = (found["llc_sequential"] + found["llc_random"]) / max(1, warm.instructions)
     reasons = []
     if integer:
-        reasons.append("no latency of int8 on a single thread was published for XNNPACK")
+        reasons.append("int8, of which none is published for XNNPACK on one thread")
     if lines > MOST_LINES:
         reasons.append(f"{lines:.3f} lines from memory an instruction, calibrated are up to {MOST_LINES}")
     if inside.value_ms is None:
@@ -181,24 +187,21 @@ def _outside(inside: Latency, device: Device, warm: Region, *, integer: bool) ->
 
 
 def _bracket(
-    model: DeviceModel, device: Device, warm: Region, cold: Region, crossed: float, why: str
+    known: Calibrated, device: Device, ends_ms: tuple[float, float], crossed: float, why: str
 ) -> Latency:
-    known: Calibrated = model.devices[device.name]
-    width = math.exp(known.widest + crossed)
-    fastest, slowest = (plain_ms(model, device, region) for region in (warm, cold))
-    call_ms = CALL_CYCLES / (device.clock_mhz * 1e3)
-    told = (
-        f"outside calibration: {why}; a bracket, not an estimate: from the third inference / {width:.2f} to "
-        f"the first of a process (cold caches) x {width:.2f} + {call_ms:.2f} ms for the call; of the width "
-        f"{math.exp(known.widest):.2f} is the device's widest error and {math.exp(crossed):.2f} {_EVIDENCE}"
-    )
+    """Span from the third inference to the first: `ends_ms` are the plain predictions of both."""
+    own, litert = math.exp(known.widest), math.exp(crossed)
+    width, call_ms = own * litert, CALL_CYCLES / (device.clock_mhz * 1e3)
     return Latency(
         device=device.name,
         value_ms=None,
-        low_ms=fastest / width,
-        high_ms=max(fastest, slowest) * width + call_ms,
+        low_ms=ends_ms[0] / width,
+        high_ms=max(ends_ms) * width + call_ms,
         provenance="modelled",
-        note=told,
+        note=f"outside calibration: {why}; a bracket with {own:.2f} times for the device's error and "
+        f"{litert:.2f} for LiteRT's",
+        how=f"from the third inference / {width:.2f} to the first of a process (cold caches) x {width:.2f} "
+        f"+ {call_ms:.2g} ms for the call; {own:.2f} is the device's widest error, {litert:.2f} {_EVIDENCE}",
     )
 
 
@@ -217,7 +220,7 @@ def predict_armv7(device: Device, warm: Region, cold: Region) -> Latency:
         low_ms=warm.instructions * least / khz,
         high_ms=(slowest + lines + CALL_CYCLES) / khz,
         provenance="modelled",
-        note=f"outside calibration: 32-bit code; a bracket, not an estimate, derived from {least} to "
-        f"{greatest} cycles an instruction, {ARMV7_LINE_CYCLES} a line from memory and {CALL_CYCLES:,} a "
-        f"call at {device.clock_mhz} MHz",
+        note=f"outside calibration: 32-bit code; a bracket from {least} to {greatest} cycles an instruction",
+        how=f"derived, with {ARMV7_LINE_CYCLES} cycles a line from memory and {CALL_CYCLES:,} a call at "
+        f"{device.clock_mhz} MHz",
     )

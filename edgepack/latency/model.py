@@ -72,7 +72,10 @@ class OwnCalibrated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Modelled milliseconds of one inference: `value_ms` is None outside of the calibrated range."""
+    """Modelled milliseconds of one inference: `value_ms` is None outside of the calibrated range.
+
+    `note` says what the interval is and what the model's error; `how` more of how it was made.
+    """
 
     device: str
     value_ms: float | None
@@ -80,6 +83,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     high_ms: float
     provenance: str
     note: str
+    how: str = ""
 
 
 class Cycles(msgspec.Struct, frozen=True):
