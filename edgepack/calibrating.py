@@ -287,7 +287,7 @@ def _legend(report: Report) -> str:
         f"{report.splits} splits of the networks: a third held out; features, pull and intervals chosen on\n"
         "the rest (the bounds of the weights and the kernel streams with all rows in view: expect somewhat\n"
         f"more). Relative errors; `covered`: by the {COVERAGE:.0%} interval (CV+ by networks: at least\n"
-        f"{certain:.0%} of networks drawn alike, however they err); `chance`: of a coverage as far from that, by\n"
+        f"{certain:.0%} of networks drawn alike, however they err); `chance`: of a coverage so far off, by\n"
         "networks left out one by one, so that each row is tested once (two-sided binomial test); `by\n"
         "MACs`: from multiply-accumulates and weights alone; `unseen`: median when neither device nor\n"
         "network were known; `twin p90`: how far the published rows of the likest device with the same core\n"

@@ -335,7 +335,7 @@ _OWN_DEVICES = Path("devices")
 @click.option("--device", required=True, help="A device of targets/calibration/devices.toml, or your own.")
 @click.option(
     *("--devices", "folder"),
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     default=_OWN_DEVICES,
     show_default=True,
     help="Folder of your own devices.",

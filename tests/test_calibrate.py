@@ -451,18 +451,34 @@ def test_a_folder_without_networks_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--input", "224,224", "--device", "raspberry-pi-4"], 2, "is not WIDTH,HEIGHT,CHANNELS"),
-        (["--input", "8,8,3", "--device", "nokia-3310"], 3, "device 'nokia-3310': is not known"),
+        (
+            "predict --params net.param --input 224,224 --device raspberry-pi-4",
+            2,
+            "is not WIDTH,HEIGHT,CHANNELS",
+        ),
+        (
+            "predict --params net.param --input 8,8,3 --device nokia-3310",
+            3,
+            "device 'nokia-3310': is not known",
+        ),
+        ("predict --params net.param --input 8,8,3 --device imx7-dual", 3, "has no published latency"),
+        (
+            "device mine --core Cortex-A99 --clock-mhz 2000 --runs runs.csv",
+            3,
+            "core 'Cortex-A99': is not known",
+        ),
+        ("device mine --core Cortex-A72 --clock-mhz 2000 --runs runs.csv", 4, "line 2: ms is 'x'"),
     ],
 )
-def test_wrong_words_are_one_sentence(tmp_path: Path, words: list[str], code: int, said: str) -> None:
-    param = tmp_path / "net.param"
-    param.write_text(NET)
-    command = [sys.executable, "-m", "edgepack", "calibrate", "predict", "--params", str(param), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_wrong_words_are_one_sentence(tmp_path: Path, words: str, code: int, said: str) -> None:
+    (tmp_path / "net.param").write_text(NET)
+    (tmp_path / "runs.csv").write_text("file,ms\nnet.param,x\n")
+    command = [sys.executable, "-m", "edgepack", "calibrate", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "devices").exists()
 
 
 # 32 x 32 x 3, eight 3 x 3 filters without padding: 30 x 30 x 8, then ten outputs.

@@ -1,6 +1,6 @@
 """What a fit leaves out of itself to learn from: its features and pull, and how far it errs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,38 +75,44 @@ def calibrated(rows: list[Row], choice: Choice) -> dict[str, Calibrated]:
     left_out = crossed(rows, choice, FOLDS)
     fitted = fit(rows, pull=choice.pull, bounds=choice.bounds)
     sizes = np.abs(left_out.errors)
+    errors: dict[str, dict[int, list[float]]] = {row.device.name: {} for row in rows}
+    for row, fold, size in zip(rows, left_out.fold, sizes, strict=True):
+        if np.isfinite(size):
+            errors[row.device.name].setdefault(int(fold), []).append(float(size))
     scales = _scales(rows, sizes)
-    worst = max(
-        size / scales[row.device.name] for row, size in zip(rows, sizes, strict=True) if np.isfinite(size)
-    )
+    worst = np.nanmax(sizes / [scales[row.device.name] for row in rows])
     found = {}
     for name, mine in by(rows, lambda row: row.device.name).items():
-        own = np.array([row.device.name == name for row in rows])
-        per_fold = {
-            fold: np.sort(sizes[own & (left_out.fold == fold) & np.isfinite(sizes)])
-            for fold, fits in enumerate(left_out.fits)
-            if name in fits
-        }
-        per_fold = {fold: errors for fold, errors in per_fold.items() if len(errors)}
-        scores = np.sort(np.concatenate(list(per_fold.values())))
-        counted = [row.instructions for row in mine]
-        found[name] = Calibrated(
-            weights=_rounded(fitted[name]),
-            width=round(float(scores[rank(len(scores), COVERAGE)]), 6),
-            widest=round(float(worst * scales[name]), 6),
-            rows=len(mine),
-            least=min(counted),
-            most=max(counted),
-            most_memory_bytes=max(row.memory_bytes for row in mine),
-            dtypes=tuple(sorted({row.dtype for row in mine})),
-            is_old=2 * sum(row.is_old for row in mine) > len(mine),
-            without=tuple(_rounded(left_out.fits[fold][name]) for fold in per_fold),
-            errors=tuple(_rounded(errors) for errors in per_fold.values()),
-        )
+        without = {fold: left_out.fits[fold][name] for fold in sorted(errors[name])}
+        found[name] = _learnt(mine, fitted[name], without, errors[name], float(worst * scales[name]))
     return found
 
 
-def _rounded(numbers: NDArray[np.float64]) -> tuple[float, ...]:
+def _learnt(
+    mine: list[Row],
+    weights: Weights,
+    without: dict[int, Weights],
+    errors: dict[int, list[float]],
+    widest: float,
+) -> Calibrated:
+    scores = sorted(size for sizes in errors.values() for size in sizes)
+    counted = [row.instructions for row in mine]
+    return Calibrated(
+        weights=_rounded(weights),
+        width=round(scores[rank(len(scores), COVERAGE)] if scores else widest, 6),
+        widest=round(widest, 6),
+        rows=len(mine),
+        least=min(counted),
+        most=max(counted),
+        most_memory_bytes=max(row.memory_bytes for row in mine),
+        dtypes=tuple(sorted({row.dtype for row in mine})),
+        is_old=2 * sum(row.is_old for row in mine) > len(mine),
+        without=tuple(_rounded(each) for each in without.values()),
+        errors=tuple(_rounded(sorted(errors[fold])) for fold in without),
+    )
+
+
+def _rounded(numbers: Iterable[float]) -> tuple[float, ...]:
     return tuple(float(f"{number:.5g}") for number in numbers)
 
 
