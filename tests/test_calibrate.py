@@ -227,7 +227,7 @@ def test_outside_of_the_calibrated_range_there_is_a_bracket_and_no_point() -> No
     assert inside.provenance == "modelled"
     assert outside.value_ms is None
     assert outside.high_ms / outside.low_ms == pytest.approx(np.exp(1.4))
-    assert "outside calibration: 2,000,000 instructions" in outside.note
+    assert "outside calibration: 2 M instructions" in outside.note
 
 
 @pytest.mark.parametrize(

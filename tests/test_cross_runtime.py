@@ -82,10 +82,10 @@ def test_counts_hold_the_multiplications_of_the_network(net: str, macs: float) -
 def test_the_errors_are_those_of_the_committed_counts() -> None:
     for row, told in zip(published("xnnpack"), found().rows, strict=True):
         region = COUNTS[row.net, row.stream].warm
-        interval = predict_ncnn(MODEL, row.device, region)
-        middle = math.sqrt(interval.low_ms * interval.high_ms)
-        assert told.predicted_ms == pytest.approx(middle, rel=1e-6)
-        assert told.error == pytest.approx(middle / row.ms - 1)
+        predicted_ms = predict_ncnn(MODEL, row.device, region).value_ms
+        assert predicted_ms is not None, "all sixteen are within the calibrated range"
+        assert told.predicted_ms == pytest.approx(predicted_ms, rel=1e-9)
+        assert told.error == pytest.approx(predicted_ms / row.ms - 1)
 
 
 def test_the_width_covers_every_published_row() -> None:
@@ -136,10 +136,11 @@ def test_small_models_give_a_bracket_and_no_point(net: str, device: Device) -> N
 
 def test_a_bracket_says_why_and_what_it_is_made_of() -> None:
     counted = COUNTS["tiny_kws", "a72"]
-    note = predict(MODEL, PI_4, counted.warm, counted.cold, integer=True).note
-    assert note.startswith("outside calibration: no latency of int8 on a single thread was published")
-    assert f"{counted.warm.instructions:,} instructions" in note
-    assert f"{found().width:.2f} the greatest error on published latencies of XNNPACK" in note
+    latency = predict(MODEL, PI_4, counted.warm, counted.cold, integer=True)
+    assert latency.note.startswith("outside calibration: int8, of which none is published for XNNPACK")
+    assert f"{counted.warm.instructions / 1e6:.3g} M instructions" in latency.note
+    assert f"{found().width:.2f} for LiteRT's" in latency.note
+    assert f"{found().width:.2f} the greatest error on published latencies of XNNPACK" in latency.how
 
 
 def test_a_model_that_mostly_waits_for_memory_gives_no_point() -> None:
@@ -158,8 +159,10 @@ def test_no_calibrated_network_has_more_lines_than_are_allowed() -> None:
     )
 
 
-def test_evidence_from_elsewhere_agrees() -> None:
-    assert found().agreeing == len(found().checked) == 16
+def test_evidence_from_elsewhere_agrees_but_for_a_board_that_its_owner_found_too_slow() -> None:
+    assert len(found().checked) == 16
+    disagreeing = [one.source for one in found().checked if not one.agrees]
+    assert disagreeing == ["issue814"]
     fitted_to = [one for one in found().checked if one.net == "text_classification"]
     assert len(fitted_to) == 2, "the fixed cost of a call comes from these: they prove nothing"
 
@@ -206,7 +209,7 @@ def test_32_bit_cores_give_a_bracket_from_the_rows_that_there_are() -> None:
 def test_a_device_that_no_fit_knows_is_refused() -> None:
     counted = COUNTS["tiny_ad", "a72"]
     with pytest.raises(ConfigError, match="no published latency"):
-        predict(MODEL, device_named("pixel-2"), counted.warm, counted.cold, integer=False)
+        predict(MODEL, device_named("imx7-dual"), counted.warm, counted.cold, integer=False)
     stranger = DeviceModel(
         source="test",
         features=MODEL.features,
@@ -232,4 +235,10 @@ def test_a_network_counted_again_gives_the_committed_counts() -> None:
         pytest.skip(str(error))
     from edgepack.calibrate import litert_nets
 
-    assert litert_nets.count("tiny_ad", "a72") == COUNTS["tiny_ad", "a72"]
+    again, committed = litert_nets.count("tiny_ad", "a72"), COUNTS["tiny_ad", "a72"]
+    for region, before in ((again.warm, committed.warm), (again.cold, committed.cold)):
+        for name in Region.__struct_fields__[:11]:
+            assert getattr(region, name) == getattr(before, name)
+        # Where the driver's data lie, and with it a line or two, changes with every version of the driver.
+        for found, kept in zip((*region.l1d, *region.l2), (*before.l1d, *before.l2), strict=True):
+            assert abs(found.misses - kept.misses) <= 8

@@ -17,7 +17,7 @@ from edgepack.bundle import archive, card
 from edgepack.errors import ConfigError
 from edgepack.latency.as_target import as_target, named_profiles
 from edgepack.latency.devices import load_devices
-from edgepack.measure import arm, samples
+from edgepack.measure import arm, modelled, samples
 from edgepack.profiles import Budget, load_profiles
 from edgepack.report import html, junit, markdown, text, to_json, units
 from edgepack.report.tables import render_measurement
@@ -254,6 +254,6 @@ def test_counts_are_equal_in_two_runs_on_every_core_that_a_device_is_emulated_as
 
 
 def test_a_target_without_a_device_has_no_milliseconds_and_says_how_to_get_some() -> None:
-    found = arm._latency([], None)  # type: ignore[arg-type]
+    found = modelled.latency(None, [], deadline_s=1)  # type: ignore[arg-type]
     assert (found.value, found.low) == (None, None)
     assert "name one as `devices` in its profile" in found.source

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
-from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Stage
+from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Region, Stage
 from edgepack.tools import arm as tools
 
 PAGE_BYTES = 4096
@@ -56,16 +56,41 @@ def count(
     The figures repeat to the unit in every process and on every host. Counting and memory are two processes,
     for watching the model's pages costs instructions. Raises as `run` does.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
-        stage = Stage(Path(folder), tools.locate(), emulation, "arm64", hierarchies)
-        repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
-        _drive(stage, artifact, repeated, deadline_s=deadline_s, counted=True)
-        regions, scores = qemu.read_regions(stage), np.array(qemu.read_scores(stage, WARM)[-1])
+    counted, scores = _counted(artifact, inputs, emulation, hierarchies, deadline_s)
     with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
-        memory = _drive(stage, artifact, repeated, deadline_s=deadline_s, watch_pages=True)
+        memory = _drive(stage, artifact, _repeated(inputs), deadline_s=deadline_s, watch_pages=True)
     peak = memory["heap_peak_bytes"] + memory["model_pages"] * PAGE_BYTES
-    return Counts(regions[-1], regions[0], peak, scores)
+    return Counts(counted[-1], counted[0], peak, scores)
+
+
+def regions(
+    artifact: Path,
+    inputs: Inputs,
+    emulation: Emulation,
+    *,
+    hierarchies: tuple[Hierarchy, ...] = (),
+    deadline_s: float,
+) -> list[Region]:
+    """Count the first WARM inferences as `count` does, one region each, and no memory."""
+    return _counted(artifact, inputs, emulation, hierarchies, deadline_s)[0]
+
+
+def _counted(
+    artifact: Path,
+    inputs: Inputs,
+    emulation: Emulation,
+    hierarchies: tuple[Hierarchy, ...],
+    deadline_s: float,
+) -> tuple[list[Region], NDArray[np.float32]]:
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "arm64", hierarchies)
+        _drive(stage, artifact, _repeated(inputs), deadline_s=deadline_s, counted=True)
+        return qemu.read_regions(stage), np.array(qemu.read_scores(stage, WARM)[-1])
+
+
+def _repeated(inputs: Inputs) -> Inputs:
+    return {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
 
 
 def _drive(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgepack.errors import ConvertError, LimitError, MeasureError
-from edgepack.latency.devices import calibration_folder
+from edgepack.latency.devices import OWN, calibration_folder
 from edgepack.profiles import Profile
 from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Number, Quality
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
@@ -305,8 +305,12 @@ def _device_model(profile: Profile) -> list[str]:
     """Return what gives the target its milliseconds: its devices, and digests of what is known of them."""
     if not profile.devices:
         return []
-    folder = calibration_folder()
-    return [*profile.devices, *(sha256_of(folder / name) for name in ("devices.toml", "model.json"))]
+    known = [calibration_folder() / name for name in _CALIBRATION]
+    own = [path for name in profile.devices for path in sorted(OWN.glob(f"{name}.*"))]
+    return [*profile.devices, *(sha256_of(path) for path in (*known, *own))]
+
+
+_CALIBRATION = ("devices.toml", "model.json", "xnnpack.csv", "litert-counts.json")
 
 
 def unmeasured(profile: Profile, sha256: str, reason: str) -> Measurement:
