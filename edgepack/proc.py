@@ -10,8 +10,9 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,20 +63,23 @@ def run(
     # Output goes to files, not pipes: a chatty child can then never block on a reader.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
-            child = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=cwd,
-                env={**os.environ, **env} if env else None,
-                start_new_session=True,
-                preexec_fn=partial(_die_with_parent, os.getpid()),
-            )
+            with _signals_held_back() as held_back:
+                child = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    cwd=cwd,
+                    env={**os.environ, **env} if env else None,
+                    start_new_session=True,
+                    preexec_fn=partial(_die_with_parent, os.getpid()),
+                )
         except (FileNotFoundError, PermissionError) as error:
             raise ToolError(words[0], f"cannot be started ({error.strerror})", remedy=remedy) from error
         _running.add(child)
         try:
+            for number in held_back:
+                signal.raise_signal(number)
             child.communicate(stdin, timeout=deadline_s)
         except subprocess.TimeoutExpired as error:
             raise LimitError(
@@ -116,6 +120,28 @@ def abandon(pool: ThreadPoolExecutor, futures: Sequence[Future[Any]]) -> None:
             _given_up.add(child)
             _kill_group(child)
         time.sleep(_POLL_S)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of handling them.
+
+    Python runs hooks after a fork (of `logging`, for one) and ignores what is raised in them: a Ctrl-C that
+    comes while a process is started would be lost.
+    """
+    held_back: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread alone
+        yield held_back
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda caught, _frame: held_back.append(caught))
+    try:
+        yield held_back
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -256,3 +256,17 @@ def test_thirty_interrupted_runs_leave_no_process_and_no_file(tmp_path: Path) ->
     for run in runs:
         assert run.files_left == [] or run.number == signal.SIGKILL
         assert all(name.startswith("edgepack-arm") for name in run.files_left)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_a_process_is_started_is_not_lost(number: signal.Signals) -> None:
+    code = (
+        "import os, signal, sys\nfrom edgepack import cli, proc\n"
+        f"os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), {int(number)}))\n"
+        "cli.cli.main = lambda **_: proc.run(['sleep', '20'], deadline_s=30)\ncli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert done.returncode == SIGNALS[number]
+    assert "Exception ignored" not in done.stderr
