@@ -40,6 +40,9 @@ _NAMES = {
     "0x41/0xd48": "Cortex-X2",
     "0x41/0xd4d": "Cortex-A715",
     "0x41/0xd4e": "Cortex-X3",
+    "0x41/0xd80": "Cortex-A520",
+    "0x41/0xd81": "Cortex-A720",
+    "0x41/0xd82": "Cortex-X4",
 }
 """The cores of Arm's numbers, as Linux' arch/arm64/include/asm/cputype.h has them; others show as numbers."""
 

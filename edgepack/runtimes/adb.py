@@ -292,9 +292,10 @@ def drive(
     program += ["model", "inputs", "outputs", str(rows), str(int(watches_pages)), *columns]
     # The shell becomes the program, so that the number which it leaves is the program's own.
     inner = shlex.quote(f"echo $$ >pid; exec {shlex.join(program)}")
+    command = f"cd {folder} && sh -c {inner} 2>&1; status=$?; rm -f pid; (exit $status)"
     where = f"{artifact.name} on {phone.name}"
     try:
-        status, said = shell(phone, f"cd {folder} && sh -c {inner} 2>&1", deadline_s=deadline_s)
+        status, said = shell(phone, command, deadline_s=deadline_s)
     except LimitError as error:
         raise LimitError(where, error.found, allowed=error.allowed, remedy="It was stopped.") from error
     if status:
