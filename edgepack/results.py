@@ -156,7 +156,8 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def elements(self) -> int:
         """How many values the first output holds."""
-        return math.prod(self.shape)
+        count: int = math.prod(self.shape)
+        return count
 
 
 class OperatorCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,8 +194,9 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
 
     def rest(self, figure: str) -> int:
         """Return what is left of `figure` (`instructions` …) when all operators are taken off."""
+        explained: int = sum(getattr(one, figure) for one in self.operators)
         whole: int = getattr(self, figure)
-        return whole - sum(getattr(one, figure) for one in self.operators)
+        return whole - explained
 
 
 class TargetResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -73,7 +73,8 @@ def _reference_kernels(costs: Sequence[OperatorCost], whole: int) -> Iterator[st
                 most = max(_each(one, unit) for one in found)
                 yield (
                     f"reference kernels: {_kinds(found)}, {_share(found, whole)}, up to {most:,.1f} "
-                    f"instructions for each {unit}. Replace it by operators that XNNPACK has, or run it on fewer values"
+                    f"instructions for each {unit}. Replace it by operators that XNNPACK has, or run it on "
+                    "fewer values"
                 )
 
 
