@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from edgepack.errors import ConvertError
 
 _IDENTIFIER = b"TFL3"
+ADDED = b"portable"
+"""The name of constants that are part of how a file computes, and no weights of the model's."""
 _BUFFER_ALIGNMENT_BYTES = 16
 OPERATORS: dict[int, str] = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
@@ -34,7 +36,7 @@ _TYPES: dict[int, Any] = {
     schema.TensorType.BOOL: np.bool_,
 }
 _FLOATING = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-_ROUNDED_ONCE = ("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL")
+_EXACT_OR_ROUNDED_ONCE = ("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL", "DIV", "REDUCE_MAX")
 _WHOLE_IN_FLOAT32 = 2**24
 """Up to here float32 holds every whole number, and sums of such do not depend on their order."""
 # Operator and position of the input -> what the constant there is to its layer.
@@ -139,8 +141,9 @@ def is_all_integer(model: bytes) -> bool:
     """Return True when every operator's result is exact or rounded once, so that the scores repeat to the
     bit anywhere.
 
-    Operators on integers are, and so are CAST, QUANTIZE, DEQUANTIZE, ADD, SUB and MUL on float32, and
-    BATCH_MATMUL on whole numbers in float32, or such times a power of two, whose sums cannot grow past 2^24.
+    Operators on integers are, and so are CAST, QUANTIZE, DEQUANTIZE, REDUCE_MAX and the four arithmetic ones
+    on float32, and BATCH_MATMUL and SUM on whole numbers in float32, or such times a power of two, whose sums
+    cannot grow past 2^24.
     """
     read_model = read(model)
     return all(
@@ -158,7 +161,10 @@ def _repeats(model: Any, graph: Any, operator: Any) -> bool:
         depth = int(graph.tensors[operator.inputs[0]].shape[-2 if operator.builtinOptions.adjX else -1])
         left, right = (_largest_whole_number(model, graph, int(index)) for index in operator.inputs)
         return depth * left * right <= _WHOLE_IN_FLOAT32
-    return operator_name(model, operator) in _ROUNDED_ONCE
+    if operator_name(model, operator) == "SUM":
+        terms: int = math.prod(graph.tensors[operator.inputs[0]].shape)
+        return terms * _largest_whole_number(model, graph, int(operator.inputs[0])) <= _WHOLE_IN_FLOAT32
+    return operator_name(model, operator) in _EXACT_OR_ROUNDED_ONCE
 
 
 def _largest_whole_number(model: Any, graph: Any, index: int) -> float:
@@ -227,7 +233,8 @@ def _constant_names(model: Any, graph: Any) -> dict[int, str]:
     names: dict[int, str] = {}
     for role, position, operator in _weighted(model, graph):
         index = int(source.get(operator.inputs[position], operator.inputs[position]))
-        if index < 0 or index in names or not is_constant(model, graph.tensors[index]):
+        tensor = graph.tensors[index]
+        if index < 0 or index in names or not is_constant(model, tensor) or tensor.name == ADDED:
             continue
         made = int(operator.outputs[0])
         path = outputs.get(made) or _after(model, graph, made, outputs) or _text(graph.tensors[made].name)

@@ -1,12 +1,14 @@
 """Replaces the int8 operators of a .tflite file whose results depend on the processor by ones that do not.
 
 LiteRT's int8 BATCH_MATMUL rounds negative ties up on ARM and down on x86, and on ARM cores without dot
-products two neighbouring -128 x -128 run over. Its int8 SOFTMAX is one algorithm on ARM, another on x86.
-The other operators of an int8 recommender give the same bytes on both.
+products two neighbouring -128 x -128 run over. Its int8 SOFTMAX is one algorithm on ARM, another on x86; what
+LOG_SOFTMAX and MEAN give near the middle of two steps differs. The other operators of an int8 recommender
+give the same bytes on both.
 """
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,14 @@ from edgepack.convert import flatbuffer
 
 _Code = schema.BuiltinOperator
 _Type = schema.TensorType
-# What TFLite fixes for the output of an int8 LOG_SOFTMAX: steps of 1/16 from -255/16 to 0.
-_LOG_SCALE, _LOG_ZERO_POINT = 1 / 16, 127
+# They take an operand of any scale.
+_ANY_SCALE = {"ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "FULLY_CONNECTED", "RSQRT"}
+_NEAR_THE_MIDDLE, _TRIES = 0.0003, 400
+_CONSTANT_TYPES = {"float32": _Type.FLOAT32, "int32": _Type.INT32, "int8": _Type.INT8}
+_STEP = 1 / 32
+"""Of what goes into the exponential: from 0 down to -255/32, below which a weight of 1/256 is none."""
+
+Rewrite = Callable[[Any, Any, Any], None]
 
 
 def portable(model: bytes) -> bytes:
@@ -27,33 +35,79 @@ def portable(model: bytes) -> bytes:
     BATCH_MATMUL becomes one of whole numbers in float32, which XNNPACK multiplies and LiteRT's int8 and int32
     kernels do in several times the instructions. Its sums are exact in any order up to 2^24 (258 terms,
     whatever the operands hold); what they are worth is multiplied in and rounded to int8 after it. SOFTMAX
-    becomes LOG_SOFTMAX and EXP. A file that has neither in int8 comes back as it is.
+    becomes its steps, each exact or rounded once, and MEAN gets another scale where its result is a near
+    thing. A file that has none of them in int8 comes back as it is.
     """
     read_model = flatbuffer.read(model)
     found = [
-        (graph, operator, _REWRITES[flatbuffer.operator_name(read_model, operator)])
+        (rewrite, graph, operator)
         for graph in read_model.subgraphs
         for operator in graph.operators
-        if flatbuffer.operator_name(read_model, operator) in _REWRITES and _is_int8(graph, operator)
+        if (rewrite := _rewrite_of(read_model, graph, operator)) is not None
     ]
-    for graph, operator, rewrite in found:
+    for rewrite, graph, operator in found:
         rewrite(read_model, graph, operator)
     return flatbuffer.write(read_model) if found else model
 
 
-def _is_int8(graph: Any, operator: Any) -> bool:
-    return all(graph.tensors[i].type == _Type.INT8 for i in (*operator.inputs, *operator.outputs))
+def _rewrite_of(model: Any, graph: Any, operator: Any) -> Rewrite | None:
+    """Return what replaces or settles an operator, None when it may stay."""
+    name = flatbuffer.operator_name(model, operator)
+    if name not in _REWRITES:
+        return None
+    # The second input of a MEAN names its axes.
+    values = (*operator.inputs[: 1 if name == "MEAN" else None], *operator.outputs)
+    return _REWRITES[name] if all(graph.tensors[i].type == _Type.INT8 for i in values) else None
 
 
-def _softmax_by_logarithm(model: Any, graph: Any, softmax: Any) -> None:
-    weights = int(softmax.outputs[0])
-    logarithm = _tensor(graph, weights, b"_log", _Type.INT8, _LOG_SCALE, _LOG_ZERO_POINT)
+def _exact_softmax(model: Any, graph: Any, softmax: Any) -> None:
+    """Powers come from a table of 256 bytes, their sum is exact, and a division rounds once."""
+    logits, weights = int(softmax.inputs[0]), int(softmax.outputs[0])
+    axis = _constant(model, graph, _indices(len(graph.tensors[logits].shape) - 1))
+    real, less, parts, shares = (
+        _tensor(graph, weights, suffix, _Type.FLOAT32)
+        for suffix in (b"_real", b"_less", b"_parts", b"_shares")
+    )
+    largest, total = (_one_each(graph, weights, suffix) for suffix in (b"_largest", b"_total"))
+    steps = _tensor(graph, weights, b"_steps", _Type.INT8, _STEP, 127)
+    powers = _tensor(graph, weights, b"_powers", _Type.INT8, 1 / 256, -128)
+    keep = schema.ReducerOptionsT()
+    keep.keepDims = True
     _replace(
         graph,
         softmax,
-        _operator(model, _Code.LOG_SOFTMAX, 2, list(softmax.inputs), logarithm),
-        _operator(model, _Code.EXP, 2, [logarithm], weights),
+        _operator(model, _Code.DEQUANTIZE, 2, [logits], real),
+        _operator(model, _Code.REDUCE_MAX, 1, [real, axis], largest, keep),
+        _operator(model, _Code.SUB, 1, [real, largest], less, schema.SubOptionsT()),
+        _operator(model, _Code.QUANTIZE, 1, [less], steps),
+        _operator(model, _Code.EXP, 2, [steps], powers),
+        _operator(model, _Code.DEQUANTIZE, 2, [powers], parts),
+        _operator(model, _Code.SUM, 1, [parts, axis], total, keep),
+        _operator(model, _Code.DIV, 1, [parts, total], shares, schema.DivOptionsT()),
+        _operator(model, _Code.QUANTIZE, 1, [shares], weights),
     )
+
+
+def _decided_mean(model: Any, graph: Any, mean: Any) -> None:
+    """Widen the steps of a MEAN's result until no sum lies near the middle of two of them.
+
+    There LiteRT on x86 rounds to the wrong side at distances of up to 0.00008 steps. It leaves the scale
+    where a reader of the result could not follow, or none is found.
+    """
+    index, made = int(mean.inputs[0]), int(mean.outputs[0])
+    readers = [flatbuffer.operator_name(model, one) for one in graph.operators if made in one.inputs]
+    if made in graph.outputs or not set(readers) <= _ANY_SCALE:
+        return
+    given, result = graph.tensors[index], graph.tensors[made]
+    terms = math.prod(given.shape) // math.prod(result.shape)
+    low, high = (terms * (end - _zero_point(given)) for end in (-128, 127))
+    values = np.arange(low, high + 1) * (np.float64(_scale(given)) / terms)
+    for scale in np.float32(_scale(result)) * np.linspace(1, 1.02, _TRIES, dtype=np.float32):
+        steps = values / np.float64(scale)
+        steps = steps[np.abs(steps + _zero_point(result)) < 130]
+        if np.abs(steps % 1 - 0.5).min() > _NEAR_THE_MIDDLE:
+            _quantize(result, float(scale), _zero_point(result))
+            return
 
 
 def _exact_matmul(model: Any, graph: Any, matmul: Any) -> None:
@@ -127,14 +181,14 @@ def _rescaled(graph: Any, index: int, by: float) -> int:
 
 
 def _constant(model: Any, graph: Any, values: NDArray[Any], scale: float | None = None) -> int:
+    """Add a constant: float32, int32, or int8 with its `scale` and the zero point 0."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
     tensor = schema.TensorT()
-    tensor.name, tensor.type = b"portable", _Type.FLOAT32
+    tensor.name, tensor.type = flatbuffer.ADDED, _CONSTANT_TYPES[values.dtype.name]
     tensor.shape, tensor.buffer = _indices(*values.shape), len(model.buffers) - 1
     if scale is not None:
-        tensor.type = _Type.INT8
         _quantize(tensor, scale, 0)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
@@ -150,6 +204,13 @@ def _tensor(
         _quantize(tensor, scale, zero_point)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def _one_each(graph: Any, like: int, suffix: bytes) -> int:
+    """Add a float32 tensor of the shape that a reduction of the last axis leaves."""
+    index = _tensor(graph, like, suffix, _Type.FLOAT32)
+    graph.tensors[index].shape = _indices(*graph.tensors[like].shape[:-1], 1)
+    return index
 
 
 def _quantize(tensor: Any, scale: float, zero_point: int) -> None:
@@ -188,4 +249,8 @@ def _replace(graph: Any, old: Any, *new: Any) -> None:
     graph.operators[at : at + 1] = new
 
 
-_REWRITES = {"SOFTMAX": _softmax_by_logarithm, "BATCH_MATMUL": _exact_matmul}
+_REWRITES: dict[str, Rewrite] = {
+    "SOFTMAX": _exact_softmax,
+    "BATCH_MATMUL": _exact_matmul,
+    "MEAN": _decided_mean,
+}
