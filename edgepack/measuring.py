@@ -1,14 +1,16 @@
-"""`measure`: what any model file of the serving contract costs on a target."""
+"""`measure` and `explain`: what any model file of the serving contract costs on a target, and why."""
 
 import zlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from edgepack.errors import ConvertError
+from edgepack.errors import ConvertError, MeasureError
 from edgepack.profiles import Profile, load_profiles, select_profiles
-from edgepack.results import Measurement, Number
+from edgepack.results import Attribution, Measurement, Number
+from edgepack.stages.attribution import attributed, core_of
 from edgepack.stages.figures import measured
 from edgepack.store import sha256_of
 from edgepack.tools import Tell
@@ -22,9 +24,37 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
     The history holds the items 1, 2, 3 … up to the model's length. Raises ConfigError for an unknown
     target, ConvertError for a file that the target cannot run or that breaks the serving contract.
     """
+    profile = select_profiles((pattern,), load_profiles())[0]
+    row = _row(model, profile)
+    tell(f"measuring {model.name} on {profile.name}", 0, 0)
+    sha256 = sha256_of(model)
+    found = measured(model, sha256, profile, row)
+    return msgspec.structs.replace(
+        found, target=profile.name, numbers=(*_sizes(model.read_bytes()), *found.numbers)
+    )
+
+
+def explain_file(model: Path, pattern: str, tell: Tell) -> tuple[str, Attribution]:
+    """Return the name of the target that `pattern` names, and which operators of `model` cost what on it.
+
+    Raises what `measure_file` does, ConfigError for a target whose operators cannot be counted one by one,
+    and MeasureError for a model that does not run in parts.
+    """
+    profile = select_profiles((pattern,), load_profiles())[0]
+    emulation = core_of(profile)
+    row = _row(model, profile)
+    tell(f"counting the operators of {model.name} on {emulation.core}", 0, 0)
+    whole = measured(model, sha256_of(model), profile, row)
+    found = attributed(model, whole, emulation, row)
+    if found.failure:
+        raise MeasureError(model.name, found.failure.rstrip("."), remedy="Measure it as a whole instead.")
+    return profile.name, found
+
+
+def _row(model: Path, profile: Profile) -> NDArray[np.int32]:
+    """Return a full history, int32 [1, L], for a model that the target can run."""
     from edgepack.runtimes import host
 
-    profile = select_profiles((pattern,), load_profiles())[0]
     _check_suffix(model, profile)
     signature = host.signature(model)
     if [t.name for t in signature.inputs] != ["history"] or len(signature.outputs) != 1:
@@ -36,13 +66,7 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
             remedy="Export the model with these.",
         )
     (length, width) = (int(signature.inputs[0].shape[-1]), int(signature.outputs[0].shape[-1]))
-    row = (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
-    tell(f"measuring {model.name} on {profile.name}", 0, 0)
-    sha256 = sha256_of(model)
-    found = measured(model, sha256, profile, row)
-    return msgspec.structs.replace(
-        found, target=profile.name, numbers=(*_sizes(model.read_bytes()), *found.numbers)
-    )
+    return (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
 
 
 def _check_suffix(model: Path, profile: Profile) -> None:

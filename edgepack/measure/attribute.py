@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from edgepack.errors import ConfigError, MeasureError
+import msgspec
+
+from edgepack.errors import MeasureError
 from edgepack.measure.slow import slow
-from edgepack.profiles import Emulation, Profile
+from edgepack.profiles import Emulation
 from edgepack.results import Attribution, Measurement, Operator, OperatorCost
 from edgepack.runtimes import arm
 from edgepack.runtimes.qemu import Inputs
@@ -13,18 +15,6 @@ from edgepack.runtimes.qemu import Inputs
 DEADLINE_S = 600
 _MOST_OPERATORS = 2_000
 """The counting plugin keeps 4,096 inferences, and each prefix is run twice."""
-
-
-def core_of(profile: Profile) -> Emulation:
-    """Return the core that a target's operators are counted on. Raises ConfigError where none can be."""
-    if profile.emulation is None or profile.runtime.name != "litert":
-        raise ConfigError(
-            profile.name,
-            "its operators cannot be counted one by one",
-            allowed="that takes LiteRT on an emulated 64-bit ARM core",
-            remedy="Name such a target: see `edgepack targets`.",
-        )
-    return profile.emulation
 
 
 def attribute(
@@ -55,17 +45,20 @@ def attribute(
         )
     counted = arm.count_each(prefixes, artifact, inputs, emulation, deadline_s=deadline_s)
     costs = tuple(_costs(operators, counted))
-    instructions, l1d_misses, l2_misses = (
-        _figure(whole, name) for name in ("instructions", "l1d_misses", "l2_misses")
-    )
+    found = not_attributed(whole, emulation, "")
+    return msgspec.structs.replace(found, operators=costs, slow=slow(costs, found.instructions))
+
+
+def not_attributed(whole: Measurement, emulation: Emulation, failure: str) -> Attribution:
+    """Return what was measured of the whole model, with no operators and the reason."""
     return Attribution(
         core=emulation.core,
-        source=f"{len(counted)} prefixes of the graph in one process, second inference of each, subtracted",
-        operators=costs,
-        instructions=instructions,
-        l1d_misses=l1d_misses,
-        l2_misses=l2_misses,
-        slow=slow(costs, instructions),
+        source="the graph cut after each operator, every part run in one process, its counts less the last's",
+        operators=(),
+        instructions=_figure(whole, "instructions"),
+        l1d_misses=_figure(whole, "l1d_misses"),
+        l2_misses=_figure(whole, "l2_misses"),
+        failure=failure,
     )
 
 

@@ -5,7 +5,7 @@ XNNPACK spends 0.1 to 0.6 instructions on a multiplication and 0.5 to 3 on an el
 and more, and tens to hundreds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgepack.results import Measurement, OperatorCost
 
@@ -26,14 +26,18 @@ def slow(costs: Sequence[OperatorCost], instructions: int) -> tuple[str, ...]:
     return tuple(sentence for check in checks for sentence in check(costs, instructions))
 
 
-def slower_than_float(int8: Iterable[Measurement], float32: Measurement | None) -> tuple[str, ...]:
-    """Return a sentence for each measured int8 file that executes more instructions than the float32 one."""
-    limit = _instructions(float32) if float32 is not None else None
+def slower_than_float(candidates: Mapping[str, Measurement]) -> tuple[str, ...]:
+    """Return a sentence for each int8 candidate that executes more instructions than the float32 one.
+
+    `candidates` are measurements on one core, by names that end with the format.
+    """
+    counts = {name: _instructions(measurement) for name, measurement in candidates.items()}
+    limit = min((count for name, count in counts.items() if count and name.endswith("-float32")), default=0)
     return tuple(
-        f"int8 that is slower than float: {found:,} instructions, {found / limit - 1:.0%} more than the "
-        f"{limit:,} of float32. Prefer float32 or float16 here where the bytes allow it"
-        for found in map(_instructions, int8)
-        if limit and found and found > limit
+        f"int8 slower than float: {name} executes {count:,} instructions, {count / limit - 1:.0%} more than "
+        f"float32 with {limit:,}. Take float32 or float16 here where the bytes allow it"
+        for name, count in counts.items()
+        if "int8" in name and limit and count and count > limit
     )
 
 
@@ -58,9 +62,10 @@ def _outside_xnnpack(costs: Sequence[OperatorCost], whole: int) -> Iterator[str]
             cost.in_xnnpack and (index == 0 or not costs[index - 1].in_xnnpack)
             for index, cost in enumerate(costs)
         )
+        cut = f" and cut XNNPACK's part into up to {pieces} pieces" if pieces > 1 else ""
         yield (
             f"operators outside XNNPACK: {_kinds(found)}, {_share(found, whole)}. They run in LiteRT's own "
-            f"kernels and cut XNNPACK's part into up to {pieces} pieces"
+            f"kernels{cut}"
         )
 
 

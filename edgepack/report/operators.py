@@ -124,7 +124,8 @@ def frames(attribution: Attribution) -> Frame:
     rest = attribution.rest("instructions")
     if rest > 0:
         parts.append(Frame("runtime and rest", rest, "rest", _told(attribution, "runtime and rest", rest)))
-    return _frame(attribution, attribution.core, parts)
+    whole = units.quantity("instructions", attribution.instructions)
+    return _frame(attribution, f"{attribution.core}, {whole} {attribution.provenance}", parts)
 
 
 def _operator_frame(attribution: Attribution, cost: OperatorCost) -> Frame:
@@ -138,7 +139,8 @@ def _operator_frame(attribution: Attribution, cost: OperatorCost) -> Frame:
 def _frame(attribution: Attribution, name: str, children: Iterable[Frame]) -> Frame:
     inside = tuple(child for child in children if child.instructions > 0)
     instructions = sum(child.instructions for child in inside)
-    return Frame(name, instructions, "group", _told(attribution, name, instructions), inside)
+    share = units.percent(instructions / attribution.instructions, 0) if attribution.instructions else ""
+    return Frame(f"{name} {share}", instructions, "group", _told(attribution, name, instructions), inside)
 
 
 def _told(attribution: Attribution, name: str, instructions: int) -> str:
