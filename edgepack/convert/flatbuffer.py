@@ -229,15 +229,13 @@ def _constant_names(model: Any, graph: Any) -> dict[int, str]:
         for operator in graph.operators
         if operator_name(model, operator) == "DEQUANTIZE"
     }
-    outputs = _output_names(model)
     names: dict[int, str] = {}
     for role, position, operator in _weighted(model, graph):
         index = int(source.get(operator.inputs[position], operator.inputs[position]))
         tensor = graph.tensors[index]
         if index < 0 or index in names or not is_constant(model, tensor) or tensor.name == ADDED:
             continue
-        made = int(operator.outputs[0])
-        path = outputs.get(made) or _after(model, graph, made, outputs) or _text(graph.tensors[made].name)
+        path = path_of(model, graph, int(operator.outputs[0]))
         names[index] = _unused(f"{_layer(path)}/{role}", set(names.values()))
     return names
 
@@ -248,6 +246,14 @@ def _weighted(model: Any, graph: Any) -> Iterator[tuple[str, int, Any]]:
             role = _ROLES.get((operator_name(model, operator), position))
             if role is not None:
                 yield role, position, operator
+
+
+def path_of(model: Any, graph: Any, index: int) -> str:
+    """Return what a tensor is called: as the output that it is, or is dequantized to, else as in the file."""
+    outputs = _output_names(model)
+    return (
+        outputs.get(index) or _after(model, graph, index, outputs) or _text(graph.tensors[index].name or b"")
+    )
 
 
 def _after(model: Any, graph: Any, index: int, outputs: dict[int, str]) -> str | None:

@@ -18,7 +18,7 @@ def operators(model: bytes) -> tuple[Operator, ...]:
     """
     read_model = flatbuffer.read(model)
     graph = read_model.subgraphs[0]
-    layers = _layers([_name(graph, operator) for operator in graph.operators])
+    layers = _layers([_path(read_model, graph, operator) for operator in graph.operators])
     return tuple(
         _described(read_model, graph, operator, layer)
         for operator, layer in zip(graph.operators, layers, strict=True)
@@ -61,12 +61,11 @@ def _multiplications(graph: Any, operator: Any, kind: str) -> int | None:
     return math.prod(_shape(graph.tensors[operator.outputs[0]])) * math.prod(weights[1:])
 
 
-def _name(graph: Any, operator: Any) -> list[str]:
+def _path(model: Any, graph: Any, operator: Any) -> list[str]:
     """Return the path of the first output; of names that a converter joined, the first."""
     if not len(operator.outputs):
         return [""]
-    name = graph.tensors[operator.outputs[0]].name or b""
-    return (name.decode() if isinstance(name, bytes) else str(name)).split(";")[0].split("/")
+    return flatbuffer.path_of(model, graph, int(operator.outputs[0])).split(";")[0].split("/")
 
 
 def _layers(paths: list[list[str]]) -> list[str]:

@@ -118,7 +118,11 @@ def frames(attribution: Attribution) -> Frame:
         if cost.instructions > 0:
             group.setdefault(layer, []).append(_operator_frame(attribution, cost))
     parts = [
-        _frame(attribution, name, (_frame(attribution, layer, found) for layer, found in group.items()))
+        _frame(
+            attribution,
+            name,
+            (_frame(attribution, layer.removeprefix(f"{name}_"), found) for layer, found in group.items()),
+        )
         for name, group in groups.items()
     ]
     rest = attribution.rest("instructions")
