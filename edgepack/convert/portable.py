@@ -136,6 +136,8 @@ def _whole_numbers(model: Any, graph: Any, index: int, operators: list[Any]) -> 
     worth, counts = _scale(graph.tensors[index]), index
     if math.frexp(worth)[0] == 0.5:
         worth = 1.0
+    elif flatbuffer.is_constant(model, graph.tensors[index]):
+        counts = _rescaled(graph, index, worth)
     elif not _count_at_once(model, graph, index):
         counts = _tensor(graph, index, b"_counts", _Type.INT8, 1.0, _zero_point(graph.tensors[index]))
         one = _constant(model, graph, np.ones((), np.int8), 1 / worth)
