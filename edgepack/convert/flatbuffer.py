@@ -98,13 +98,14 @@ def op_list(model: bytes) -> tuple[str, ...]:
 
 
 def constants(model: bytes) -> tuple[Constant, ...]:
-    """Return every constant of the file once, in the file's order; a shared one as the table that it is."""
+    """Return every constant that is read, once, in the file's order; a shared one as the table that it is."""
     read_model = read(model)
     found: dict[tuple[int, int], Constant] = {}
     for number, graph in enumerate(read_model.subgraphs):
         names = _constant_names(read_model, graph)
+        used = {int(index) for operator in graph.operators for index in operator.inputs}
         for index, tensor in enumerate(graph.tensors):
-            if not is_constant(read_model, tensor) or tensor.type not in _TYPES:
+            if index not in used or not is_constant(read_model, tensor) or tensor.type not in _TYPES:
                 continue
             key = (number, int(tensor.buffer))
             name = names.get(index, _text(tensor.name))
