@@ -25,6 +25,7 @@ from edgepack.latency.as_target import named_profiles
 from edgepack.profiles import Budget, Profile, merged
 from edgepack.results import (
     Artifact,
+    Attribution,
     BuildResult,
     Candidate,
     DataFacts,
@@ -35,7 +36,7 @@ from edgepack.results import (
     TargetResult,
 )
 from edgepack.runtimes.engines import device_engine, host_engine
-from edgepack.stages import Place, artifacts, figures, logs, models, versions
+from edgepack.stages import Place, artifacts, attribution, figures, logs, models, versions
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
 
@@ -243,14 +244,22 @@ class _Build:
             self.planned.config.prefer,
             partial(self._ranked_on_target, profile),
         )
-        packed = None
+        packed = operators = None
         if choice.contender is not None:
+            operators = self._attributed(profile, choice.contender, choice)
             budget = self.planned.budgets[profile.name]
             packed = ship.pack(self.place, self._shipment(), profile, budget, choice, self.out)
         else:
             # A bundle of an earlier build would look like this one's.
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
-        return ship.result_of(profile, dropped, choice, packed)
+        return ship.result_of(profile, dropped, choice, packed, operators)
+
+    def _attributed(
+        self, profile: Profile, chosen: ship.Contender, choice: ship.Choice
+    ) -> Attribution | None:
+        costs = {ship.name_of(one.candidate): one.candidate.measurement for one in choice.contenders}
+        whole = chosen.candidate.measurement
+        return attribution.attribution(self.place, self.split, chosen.made, profile, whole, costs)
 
     def prepare(self) -> None:
         """Make every artifact, TensorFlow's work one by one; then let host processes work side by side.

@@ -303,6 +303,26 @@ def measure(model: Path, pattern: str | None, device: str | None, as_json: bool)
     return EXIT_WITHIN_BUDGET
 
 
+@cli.command()
+@click.argument("model", type=_FILE)
+@click.option("-t", "--target", "pattern", required=True, help="Name of an arm64 target.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Operators to show.")
+@_json_option
+def explain(model: Path, pattern: str, top: int, as_json: bool) -> int:
+    """Say which operators of a .tflite MODEL cost the instructions and misses on a target, and what is slow.
+
+    Example: edgepack explain model.tflite -t android-arm64-low
+    """
+    from edgepack.measuring import explain_file
+    from edgepack.report import operators
+    from edgepack.terminal import Terminal
+
+    with Terminal() as tell:
+        target, attribution = explain_file(model, pattern, tell)
+    click.echo(operators.render(attribution, target, top, as_json), nl=False)
+    return EXIT_WITHIN_BUDGET
+
+
 @cli.group(invoke_without_command=True)
 @click.option("--params", type=_FOLDER, help="Folder of ncnn network files: count what is not counted yet.")
 @click.option(

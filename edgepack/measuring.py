@@ -1,4 +1,4 @@
-"""`measure`: what any model file of the serving contract costs on a target, or on a phone on a cable."""
+"""`measure` and `explain`: what a model file of the serving contract costs on a target, and why."""
 
 import zlib
 from pathlib import Path
@@ -7,9 +7,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.errors import ConfigError, ConvertError
+from edgepack.errors import ConfigError, ConvertError, MeasureError
 from edgepack.latency.as_target import named_profiles
-from edgepack.results import Measurement, Number
+from edgepack.results import Attribution, Measurement, Number
+from edgepack.stages.attribution import attributed, core_of
 from edgepack.stages.figures import measured
 from edgepack.store import sha256_of
 from edgepack.tools import Tell
@@ -49,6 +50,24 @@ def measure_on_device(model: Path, device: str, tell: Tell) -> Measurement:
     inputs = {"history": _full_history(model)}
     found = real.measure(model, sha256_of(model), serial, inputs, tell)
     return _with_sizes(found, model, found.target)
+
+
+def explain_file(model: Path, pattern: str, tell: Tell) -> tuple[str, Attribution]:
+    """Return the name of the target that `pattern` names, and which operators of `model` cost what on it.
+
+    Raises what `measure_file` does, ConfigError for a target whose operators cannot be counted one by one,
+    and MeasureError for a model that does not run in parts.
+    """
+    profile = named_profiles((pattern,))[0]
+    emulation = core_of(profile)
+    _check_suffix(model, profile.name, _TFLITE)
+    row = _full_history(model)
+    tell(f"counting the operators of {model.name} on {emulation.core}", 0, 0)
+    whole = measured(model, sha256_of(model), profile, row)
+    found = attributed(model, whole, emulation, row)
+    if found.failure:
+        raise MeasureError(model.name, found.failure.rstrip("."), remedy="Measure it as a whole instead.")
+    return profile.name, found
 
 
 def _full_history(model: Path) -> NDArray[np.int32]:

@@ -3,6 +3,7 @@
 All types are frozen and keyword-only; `msgspec` writes and reads them as JSON.
 """
 
+import math
 from typing import Literal
 
 import msgspec
@@ -153,11 +154,75 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return all(verdict.status == "within" for verdict in self.verdicts)
 
 
+class Operator(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator of a .tflite file, in the file's order.
+
+    `layer` is the layer of the model that it was made for, as far as the file's names tell. `inputs` and
+    `outputs` number its tensors, constants left out; `shape` and `dtype` are those of its first output, and
+    `static` says whether the file fixes all shapes. `multiplications` is None where it has no such count.
+    """
+
+    kind: str
+    layer: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    static: bool = True
+    multiplications: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many values the first output holds."""
+        count: int = math.prod(self.shape)
+        return count
+
+
+class OperatorCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one inference costs more with this operator than with those before it alone.
+
+    Misses depend on where the runtime lays tensors, which each further operator moves: single ones may come
+    out below 0 when it saves the others some.
+    """
+
+    operator: Operator
+    in_xnnpack: bool
+    instructions: int
+    l1d_misses: int
+    l2_misses: int
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model's cost on one core comes from: exact counts of growing prefixes of its graph, subtracted.
+
+    `instructions`, `l1d_misses` and `l2_misses` are those of the whole model, counted alone in a process;
+    what the operators do not add up to is the runtime's and the rest. `slow` says what is known to be slow.
+    `failure` says why there are no operators, "" when there are.
+    """
+
+    core: str
+    source: str
+    operators: tuple[OperatorCost, ...]
+    instructions: int
+    l1d_misses: int
+    l2_misses: int
+    slow: tuple[str, ...] = ()
+    failure: str = ""
+    provenance: Provenance = "emulated"
+
+    def rest(self, figure: str) -> int:
+        """Return what is left of `figure` (`instructions` …) when all operators are taken off."""
+        explained: int = sum(getattr(one, figure) for one in self.operators)
+        whole: int = getattr(self, figure)
+        return whole - explained
+
+
 class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one target. `chosen` is the sha256 of the artifact in `bundle`, None if none passed.
 
     `why` is one sentence: why that one, or which limit stopped each. `proof` says how the host's
-    quality figures were shown to hold on the target's own runtime.
+    quality figures were shown to hold on the target's own runtime. `attribution` says which operators of the
+    chosen artifact cost what; None where they cannot be told apart.
     """
 
     target: str
@@ -171,6 +236,7 @@ class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
     proof: str
     bundle: str | None = None
     content_hash: str | None = None
+    attribution: Attribution | None = None
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from edgepack.bundle import archive, card, goldens
 from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
 from edgepack.errors import MeasureError
 from edgepack.profiles import Budget, Profile
-from edgepack.results import Candidate, DataFacts, Dropped, TargetResult, Verdict, spelled
+from edgepack.results import Attribution, Candidate, DataFacts, Dropped, TargetResult, Verdict, spelled
 from edgepack.runtimes.engines import device_engine, host_engine, scores
 from edgepack.stages import Place
 from edgepack.stages.figures import Proof, artifact_of, prove
@@ -318,8 +318,17 @@ def _goldens(
     return (place.store.produce("goldens", inputs, make).path / "goldens.json").read_bytes()
 
 
+def name_of(candidate: Candidate) -> str:
+    """Return recipe and format, which name a candidate."""
+    return f"{candidate.artifact.recipe} {candidate.artifact.format}"
+
+
 def result_of(
-    profile: Profile, dropped: list[Dropped], choice: Choice, packed: tuple[str, str] | None
+    profile: Profile,
+    dropped: list[Dropped],
+    choice: Choice,
+    packed: tuple[str, str] | None,
+    attribution: Attribution | None = None,
 ) -> TargetResult:
     """Return what the reports say of a target; `dropped` never came as far as the choice."""
     chosen = choice.contender
@@ -335,4 +344,5 @@ def result_of(
         proof=choice.proof.text if choice.proof else "",
         bundle=packed[0] if packed else None,
         content_hash=packed[1] if packed else None,
+        attribution=attribution,
     )

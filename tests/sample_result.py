@@ -2,10 +2,13 @@
 
 import hashlib
 
+import msgspec
+
 from edgepack.budget import judge
 from edgepack.profiles import Budget
 from edgepack.results import (
     Artifact,
+    Attribution,
     BuildResult,
     Candidate,
     DataFacts,
@@ -15,6 +18,8 @@ from edgepack.results import (
     Measurement,
     ModelRow,
     Number,
+    Operator,
+    OperatorCost,
     Provenance,
     Quality,
     TargetResult,
@@ -163,13 +168,58 @@ def candidate(
     )
 
 
-def arm_target(name: str, description: str, scale: float, budget: Budget) -> TargetResult:
+# kind, layer, shape, in XNNPACK, instructions, L1D misses, L2 misses
+OPERATORS = (
+    ("GATHER", "item_embedding", (1, 50, 64), False, 24_100, 310, 45),
+    ("ADD", "positions", (1, 50, 64), True, 81_977, 51, 0),
+    ("MEAN", "block0_norm", (1, 50, 1), True, 66_720, -40, 0),
+    ("RSQRT", "block0_norm", (1, 50, 1), False, 199_290, 18, 0),
+    ("FULLY_CONNECTED", "block0_key", (1, 50, 64), True, 1_823_810, 228, 2),
+    ("FULLY_CONNECTED", "block0_query", (1, 50, 64), True, 1_823_810, 168, 0),
+    ("BATCH_MATMUL", "block0_attention", (1, 50, 50), False, 5_510_130, 1_161, 9),
+    ("QUANTIZE", "block0_attention", (1, 50, 50), True, 136_840, 78, -3),
+    ("FULLY_CONNECTED", "block1_ffn", (1, 50, 64), True, 1_824_410, 101, 0),
+    ("RESHAPE", "hidden", (1, 64), True, -209, 0, 0),
+    ("FULLY_CONNECTED", "scores", (1, 3417), True, 1_904_110, 14_411, 40_100),
+)
+
+
+def attribution() -> Attribution:
+    costs = tuple(
+        OperatorCost(
+            operator=Operator(
+                kind=kind, layer=layer, inputs=(index,), outputs=(index + 1,), shape=shape, dtype="int8"
+            ),
+            in_xnnpack=in_xnnpack,
+            instructions=instructions,
+            l1d_misses=l1d_misses,
+            l2_misses=l2_misses,
+        )
+        for index, (kind, layer, shape, in_xnnpack, instructions, l1d_misses, l2_misses) in enumerate(
+            OPERATORS
+        )
+    )
+    return Attribution(
+        core="Cortex-A53",
+        source="the graph cut after each operator",
+        operators=costs,
+        instructions=13_412_877,
+        l1d_misses=16_501,
+        l2_misses=41_218,
+        slow=("operators outside XNNPACK: BATCH_MATMUL, RSQRT, 5,709,420 instructions (43%)",),
+    )
+
+
+def arm_target(
+    name: str, description: str, scale: float, budget: Budget, attribution: Attribution | None = None
+) -> TargetResult:
     candidates = tuple(
         candidate(name, recipe, kind, arm_numbers(recipe, kind, scale), budget, 0)
         for recipe, kind in ARM_CANDIDATES
     )
     platform = "android-armv7" if name.endswith("armv7") else "android-arm64"
-    return target(name, description, platform, "LiteRT 1.4.0", candidates)
+    found = target(name, description, platform, "LiteRT 1.4.0", candidates)
+    return msgspec.structs.replace(found, attribution=attribution)
 
 
 def web_target(name: str, description: str, throttle: int, budget: Budget) -> TargetResult:
@@ -297,7 +347,7 @@ def sample_result() -> BuildResult:
             for epoch in range(1, 21)
         ),
         targets=(
-            arm_target("android-arm64-low", "Entry phone, Cortex-A53", 1.0, PHONE_BUDGET),
+            arm_target("android-arm64-low", "Entry phone, Cortex-A53", 1.0, PHONE_BUDGET, attribution()),
             arm_target("android-armv7", "Older 32-bit phone, Cortex-A7", 1.62, TIGHT_BUDGET),
             web_target("web-wasm-desktop", "Desktop browser, WebAssembly SIMD", 1, WEB_BUDGET),
             web_target("web-wasm-mobile", "Phone browser, four times slower", 4, WEB_BUDGET),

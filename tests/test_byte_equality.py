@@ -80,6 +80,30 @@ def test_float_scores_over_an_integer_body_differ_by_rounding_only(name, tmp_pat
     assert max(apart.values()) < 1e-6 * np.ptp(on_host), apart
 
 
+def test_products_that_float32_cannot_add_up_exactly_make_no_integer_file():
+    model = flatbuffer.read(int8_file("sasrec"))
+    graph = model.subgraphs[0]
+    products = [o for o in graph.operators if flatbuffer.operator_name(model, o) == "BATCH_MATMUL"]
+    assert len(products) == 4
+    assert flatbuffer.is_all_integer(flatbuffer.write(model))
+    left = graph.tensors[products[0].inputs[0]]
+    left.shape = np.array([*left.shape[:-1], 2_000], np.int32)
+    assert not flatbuffer.is_all_integer(flatbuffer.write(model))
+
+
+def test_no_mean_rounds_near_the_middle_of_two_steps():
+    model = flatbuffer.read(int8_file("sasrec"))
+    graph = model.subgraphs[0]
+    means = [o for o in graph.operators if flatbuffer.operator_name(model, o) == "MEAN"]
+    assert len(means) == 10
+    for mean in means:
+        given, result = (graph.tensors[int(i)].quantization for i in (mean.inputs[0], mean.outputs[0]))
+        low, high = (32 * (end - int(given.zeroPoint[0])) for end in (-128, 127))
+        steps = np.arange(low, high + 1) * np.float64(given.scale[0]) / 32 / np.float64(result.scale[0])
+        possible = steps[np.abs(steps + result.zeroPoint[0]) < 128]
+        assert np.abs(possible % 1 - 0.5).min() > 0.0002
+
+
 @emulated
 def test_without_the_rewriting_an_attention_file_differs_between_host_and_core(monkeypatch, tmp_path):
     monkeypatch.setattr(tflite, "portable", lambda model: model)

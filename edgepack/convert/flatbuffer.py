@@ -4,6 +4,7 @@ Only the schema that comes with LiteRT is needed, no TensorFlow. Constants are k
 reads them (`item_embedding/table`, `block0_ffn_in/weights`), since converters name them at will.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,9 +17,14 @@ from numpy.typing import NDArray
 from edgepack.errors import ConvertError
 
 _IDENTIFIER = b"TFL3"
+ADDED = b"portable"
+"""The name of constants that are part of how a file computes, and no weights of the model's."""
 _BUFFER_ALIGNMENT_BYTES = 16
 OPERATORS: dict[int, str] = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
+}
+_TYPE_NAMES: dict[int, str] = {
+    code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)
 }
 _TYPES: dict[int, Any] = {
     schema.TensorType.FLOAT32: np.float32,
@@ -30,7 +36,9 @@ _TYPES: dict[int, Any] = {
     schema.TensorType.BOOL: np.bool_,
 }
 _FLOATING = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-_CONVERTING = ("CAST", "QUANTIZE", "DEQUANTIZE")
+_EXACT_OR_ROUNDED_ONCE = ("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL", "DIV", "REDUCE_MAX")
+_WHOLE_IN_FLOAT32 = 2**24
+"""Up to here float32 holds every whole number, and sums of such do not depend on their order."""
 # Operator and position of the input -> what the constant there is to its layer.
 _ROLES = {
     ("GATHER", 0): "table",
@@ -90,13 +98,14 @@ def op_list(model: bytes) -> tuple[str, ...]:
 
 
 def constants(model: bytes) -> tuple[Constant, ...]:
-    """Return every constant of the file once, in the file's order; a shared one as the table that it is."""
+    """Return every constant that is read, once, in the file's order; a shared one as the table that it is."""
     read_model = read(model)
     found: dict[tuple[int, int], Constant] = {}
     for number, graph in enumerate(read_model.subgraphs):
         names = _constant_names(read_model, graph)
+        used = {int(index) for operator in graph.operators for index in operator.inputs}
         for index, tensor in enumerate(graph.tensors):
-            if not _is_constant(read_model, tensor) or tensor.type not in _TYPES:
+            if index not in used or not is_constant(read_model, tensor) or tensor.type not in _TYPES:
                 continue
             key = (number, int(tensor.buffer))
             name = names.get(index, _text(tensor.name))
@@ -130,19 +139,47 @@ def _matrices(model: bytes) -> list[Constant]:
 
 
 def is_all_integer(model: bytes) -> bool:
-    """Return True when every operator computes on integers, so that the scores repeat to the bit anywhere.
+    """Return True when every operator's result is exact or rounded once, so that the scores repeat to the
+    bit anywhere.
 
-    float32 may only pass through CAST, QUANTIZE and DEQUANTIZE: they take values one by one, exactly.
+    Operators on integers are, and so are CAST, QUANTIZE, DEQUANTIZE, REDUCE_MAX and the four arithmetic ones
+    on float32, and BATCH_MATMUL and SUM on whole numbers in float32, or such times a power of two, whose sums
+    cannot grow past 2^24.
     """
     read_model = read(model)
-    return not any(
-        graph.tensors[index].type in _FLOATING
+    return all(
+        _repeats(read_model, graph, operator)
         for graph in read_model.subgraphs
         for operator in graph.operators
-        if operator_name(read_model, operator) not in _CONVERTING
-        for index in (*operator.inputs, *operator.outputs)
-        if index >= 0
     )
+
+
+def _repeats(model: Any, graph: Any, operator: Any) -> bool:
+    indices = (*operator.inputs, *operator.outputs)
+    if not any(graph.tensors[index].type in _FLOATING for index in indices if index >= 0):
+        return True
+    if operator_name(model, operator) == "BATCH_MATMUL":
+        depth = int(graph.tensors[operator.inputs[0]].shape[-2 if operator.builtinOptions.adjX else -1])
+        left, right = (_largest_whole_number(model, graph, int(index)) for index in operator.inputs)
+        return depth * left * right <= _WHOLE_IN_FLOAT32
+    if operator_name(model, operator) == "SUM":
+        terms: int = math.prod(graph.tensors[operator.inputs[0]].shape)
+        return terms * _largest_whole_number(model, graph, int(operator.inputs[0])) <= _WHOLE_IN_FLOAT32
+    return operator_name(model, operator) in _EXACT_OR_ROUNDED_ONCE
+
+
+def _largest_whole_number(model: Any, graph: Any, index: int) -> float:
+    """Return the largest absolute count in float32 tensor `index`, made from int8 by DEQUANTIZE.
+
+    It is infinite when the tensor may hold what is no whole number times a power of two.
+    """
+    made_by = next((operator for operator in graph.operators if index in operator.outputs), None)
+    if made_by is None or operator_name(model, made_by) != "DEQUANTIZE":
+        return math.inf
+    counts = graph.tensors[made_by.inputs[0]]
+    is_exact = counts.type == schema.TensorType.INT8 and math.frexp(counts.quantization.scale[0])[0] == 0.5
+    zero_point = int(counts.quantization.zeroPoint[0])
+    return max(127 - zero_point, 128 + zero_point) if is_exact else math.inf
 
 
 def canonical(model: bytes, output_name: str = "scores") -> bytes:
@@ -193,14 +230,13 @@ def _constant_names(model: Any, graph: Any) -> dict[int, str]:
         for operator in graph.operators
         if operator_name(model, operator) == "DEQUANTIZE"
     }
-    outputs = _output_names(model)
     names: dict[int, str] = {}
     for role, position, operator in _weighted(model, graph):
         index = int(source.get(operator.inputs[position], operator.inputs[position]))
-        if index < 0 or index in names or not _is_constant(model, graph.tensors[index]):
+        tensor = graph.tensors[index]
+        if index < 0 or index in names or not is_constant(model, tensor) or tensor.name == ADDED:
             continue
-        made = int(operator.outputs[0])
-        path = outputs.get(made) or _after(model, graph, made, outputs) or _text(graph.tensors[made].name)
+        path = path_of(model, graph, int(operator.outputs[0]))
         names[index] = _unused(f"{_layer(path)}/{role}", set(names.values()))
     return names
 
@@ -211,6 +247,14 @@ def _weighted(model: Any, graph: Any) -> Iterator[tuple[str, int, Any]]:
             role = _ROLES.get((operator_name(model, operator), position))
             if role is not None:
                 yield role, position, operator
+
+
+def path_of(model: Any, graph: Any, index: int) -> str:
+    """Return what a tensor is called: as the output that it is, or is dequantized to, else as in the file."""
+    outputs = _output_names(model)
+    return (
+        outputs.get(index) or _after(model, graph, index, outputs) or _text(graph.tensors[index].name or b"")
+    )
 
 
 def _after(model: Any, graph: Any, index: int, outputs: dict[int, str]) -> str | None:
@@ -252,7 +296,8 @@ def _constant(model: Any, tensor: Any, name: str) -> Constant:
     return Constant(name, values, np.asarray(quantization.scale), int(quantization.zeroPoint[0]))
 
 
-def _is_constant(model: Any, tensor: Any) -> bool:
+def is_constant(model: Any, tensor: Any) -> bool:
+    """Return whether the file holds the tensor's values."""
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0
 
@@ -263,6 +308,11 @@ def operator_name(model: Any, operator: Any) -> str:
     if code.customCode:
         return _text(code.customCode)
     return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def type_name(tensor: Any) -> str:
+    """Return a tensor's type in small letters: `int8`."""
+    return _TYPE_NAMES[tensor.type]
 
 
 def _text(name: bytes | str) -> str:

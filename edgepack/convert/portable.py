@@ -1,11 +1,14 @@
 """Replaces the int8 operators of a .tflite file whose results depend on the processor by ones that do not.
 
 LiteRT's int8 BATCH_MATMUL rounds negative ties up on ARM and down on x86, and on ARM cores without dot
-products two neighbouring -128 x -128 run over. Its int8 SOFTMAX is one algorithm on ARM, another on x86.
-The other operators of an int8 recommender give the same bytes on both.
+products two neighbouring -128 x -128 run over. Its int8 SOFTMAX is one algorithm on ARM, another on x86; what
+LOG_SOFTMAX and MEAN give near the middle of two steps differs. The other operators of an int8 recommender
+give the same bytes on both.
 """
 
 import copy
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,171 +19,178 @@ from edgepack.convert import flatbuffer
 
 _Code = schema.BuiltinOperator
 _Type = schema.TensorType
-# What TFLite fixes for the output of an int8 LOG_SOFTMAX: steps of 1/16 from -255/16 to 0.
-_LOG_SCALE, _LOG_ZERO_POINT = 1 / 16, 127
-# Operators that give their result at whatever scale and zero point the output asks for.
-_ANY_SCALE = ("FULLY_CONNECTED", "EXP", "ADD", "MUL")
+# They take an operand of any scale.
+_ANY_SCALE = {"ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "FULLY_CONNECTED", "RSQRT"}
+_NEAR_THE_MIDDLE, _TRIES = 0.0003, 400
+_CONSTANT_TYPES = {"float32": _Type.FLOAT32, "int32": _Type.INT32, "int8": _Type.INT8}
+_STEP = 1 / 32
+"""Of what goes into the exponential: from 0 down to -255/32, below which a weight of 1/256 is none."""
+
+Rewrite = Callable[[Any, Any, Any], None]
 
 
 def portable(model: bytes) -> bytes:
     """Return the file with the same meaning and int8 results that every processor agrees on.
 
-    BATCH_MATMUL to int8 becomes one to int32, whose sums are exact (up to 2^24: 1,032 terms) and followed
-    by a rounding of its own; its operands move to zero point 0. SOFTMAX becomes LOG_SOFTMAX and EXP. A
-    file that has neither in int8 comes back as it is.
+    BATCH_MATMUL becomes one of whole numbers in float32, which XNNPACK multiplies and LiteRT's int8 and int32
+    kernels do in several times the instructions. Its sums are exact in any order up to 2^24 (258 terms,
+    whatever the operands hold); what they are worth is multiplied in and rounded to int8 after it. SOFTMAX
+    becomes its steps, each exact or rounded once, and MEAN gets another scale where its result is a near
+    thing. A file that has none of them in int8 comes back as it is.
     """
     read_model = flatbuffer.read(model)
     found = [
-        (graph, operator, _REWRITES[flatbuffer.operator_name(read_model, operator)])
+        (rewrite, graph, operator)
         for graph in read_model.subgraphs
         for operator in graph.operators
-        if flatbuffer.operator_name(read_model, operator) in _REWRITES and _is_int8(graph, operator)
+        if (rewrite := _rewrite_of(read_model, graph, operator)) is not None
     ]
-    # A SOFTMAX has to go first: EXP can give the scale that the BATCH_MATMUL after it asks for.
-    for graph, operator, rewrite in sorted(found, key=lambda one: one[2] is _exact_matmul):
+    for rewrite, graph, operator in found:
         rewrite(read_model, graph, operator)
     return flatbuffer.write(read_model) if found else model
 
 
-def _is_int8(graph: Any, operator: Any) -> bool:
-    return all(graph.tensors[i].type == _Type.INT8 for i in (*operator.inputs, *operator.outputs))
+def _rewrite_of(model: Any, graph: Any, operator: Any) -> Rewrite | None:
+    """Return what replaces or settles an operator, None when it may stay."""
+    name = flatbuffer.operator_name(model, operator)
+    if name not in _REWRITES:
+        return None
+    # The second input of a MEAN names its axes.
+    values = (*operator.inputs[: 1 if name == "MEAN" else None], *operator.outputs)
+    return _REWRITES[name] if all(graph.tensors[i].type == _Type.INT8 for i in values) else None
 
 
-def _softmax_by_logarithm(model: Any, graph: Any, softmax: Any) -> None:
-    weights = int(softmax.outputs[0])
-    logarithm = _tensor(graph, weights, b"_log", _Type.INT8, _LOG_SCALE, _LOG_ZERO_POINT)
+def _exact_softmax(model: Any, graph: Any, softmax: Any) -> None:
+    """Powers come from a table of 256 bytes, their sum is exact, and a division rounds once."""
+    logits, weights = int(softmax.inputs[0]), int(softmax.outputs[0])
+    axis = _constant(model, graph, _indices(len(graph.tensors[logits].shape) - 1))
+    real, less, parts, shares = (
+        _tensor(graph, weights, suffix, _Type.FLOAT32)
+        for suffix in (b"_real", b"_less", b"_parts", b"_shares")
+    )
+    largest, total = (_one_each(graph, weights, suffix) for suffix in (b"_largest", b"_total"))
+    steps = _tensor(graph, weights, b"_steps", _Type.INT8, _STEP, 127)
+    powers = _tensor(graph, weights, b"_powers", _Type.INT8, 1 / 256, -128)
+    keep = schema.ReducerOptionsT()
+    keep.keepDims = True
     _replace(
         graph,
         softmax,
-        _operator(model, _Code.LOG_SOFTMAX, 2, list(softmax.inputs), logarithm),
-        _operator(model, _Code.EXP, 2, [logarithm], weights),
+        _operator(model, _Code.DEQUANTIZE, 2, [logits], real),
+        _operator(model, _Code.REDUCE_MAX, 1, [real, axis], largest, keep),
+        _operator(model, _Code.SUB, 1, [real, largest], less, schema.SubOptionsT()),
+        _operator(model, _Code.QUANTIZE, 1, [less], steps),
+        _operator(model, _Code.EXP, 2, [steps], powers),
+        _operator(model, _Code.DEQUANTIZE, 2, [powers], parts),
+        _operator(model, _Code.SUM, 1, [parts, axis], total, keep),
+        _operator(model, _Code.DIV, 1, [parts, total], shares, schema.DivOptionsT()),
+        _operator(model, _Code.QUANTIZE, 1, [shares], weights),
     )
+
+
+def _decided_mean(model: Any, graph: Any, mean: Any) -> None:
+    """Widen the steps of a MEAN's result until no sum lies near the middle of two of them.
+
+    There LiteRT on x86 rounds to the wrong side at distances of up to 0.00008 steps. It leaves the scale
+    where a reader of the result could not follow, or none is found.
+    """
+    index, made = int(mean.inputs[0]), int(mean.outputs[0])
+    readers = [flatbuffer.operator_name(model, one) for one in graph.operators if made in one.inputs]
+    if made in graph.outputs or not set(readers) <= _ANY_SCALE:
+        return
+    given, result = graph.tensors[index], graph.tensors[made]
+    terms = math.prod(given.shape) // math.prod(result.shape)
+    low, high = (terms * (end - _zero_point(given)) for end in (-128, 127))
+    values = np.arange(low, high + 1) * (np.float64(_scale(given)) / terms)
+    for scale in np.float32(_scale(result)) * np.linspace(1, 1.02, _TRIES, dtype=np.float32):
+        steps = values / np.float64(scale)
+        steps = steps[np.abs(steps + _zero_point(result)) < 130]
+        if np.abs(steps % 1 - 0.5).min() > _NEAR_THE_MIDDLE:
+            _quantize(result, float(scale), _zero_point(result))
+            return
 
 
 def _exact_matmul(model: Any, graph: Any, matmul: Any) -> None:
     made = int(matmul.outputs[0])
-    left, right = (graph.tensors[int(index)] for index in matmul.inputs)
-    is_one_sided = _zero_point(left) == -128 and not matmul.builtinOptions.adjX
-    if is_one_sided:
-        _halve(model, graph, matmul)
-    else:
-        _requantize(model, graph, matmul, 0, *_symmetric(left))
-    _requantize(model, graph, matmul, 1, *_symmetric(right))
-    _transpose_right(model, graph, matmul)
-    left, right = (graph.tensors[int(index)] for index in matmul.inputs)
-    unit = float(np.float64(_scale(left)) * _scale(right))
-    sums = _tensor(graph, made, b"_sums", _Type.INT32, unit)
-    matmul.outputs = _indices(sums)
-    operators = [matmul]
-    if is_one_sided:
-        other_half, sums = _other_half(model, graph, matmul, unit)
-        operators += other_half
-    _replace(graph, matmul, *operators, *_rounding(model, graph, sums, made, unit))
-
-
-def _halve(model: Any, graph: Any, matmul: Any) -> None:
-    """Take half of its greatest value off the left operand, which has one sign, as attention weights do.
-
-    At zero point 0 it would have 128 levels, so as a difference from the middle it keeps 255. The zero
-    point itself must not say so: runtimes disagree on whether a product to int32 heeds it.
-    """
-    scale = _scale(graph.tensors[int(matmul.inputs[0])]) * 255 / 254
-    _requantize(model, graph, matmul, 0, scale, -127)
-    whole = int(matmul.inputs[0])
-    scale = _scale(graph.tensors[whole])
-    half = _constant(model, graph, np.full((), -127, np.int8), scale)
-    less = _tensor(graph, whole, b"_less", _Type.INT8, scale)
-    subtract = _operator(model, _Code.ADD, 2, [whole, half], less, schema.AddOptionsT())
-    _replace(graph, matmul, subtract, matmul)
-    matmul.inputs = _indices(less, matmul.inputs[1])
-
-
-def _transpose_right(model: Any, graph: Any, matmul: Any) -> None:
-    """Hand the right operand over by columns; BATCH_MATMUL itself transposes at six times the price."""
-    if matmul.builtinOptions.adjY:
-        return
-    index = int(matmul.inputs[1])
-    tensor = graph.tensors[index]
-    axes = [*range(len(tensor.shape) - 2), len(tensor.shape) - 1, len(tensor.shape) - 2]
-    columns = _tensor(graph, index, b"_columns", _Type.INT8, _scale(tensor))
-    graph.tensors[columns].shape = _indices(*(tensor.shape[axis] for axis in axes))
-    permutation = _constant(model, graph, _indices(*axes))
-    options = schema.TransposeOptionsT()
-    transpose = _operator(model, _Code.TRANSPOSE, 2, [index, permutation], columns, options)
-    _replace(graph, matmul, transpose, matmul)
-    matmul.inputs, matmul.builtinOptions.adjY = _indices(matmul.inputs[0], columns), True
-
-
-def _other_half(model: Any, graph: Any, matmul: Any, unit: float) -> tuple[list[Any], int]:
-    """Return operators that add what `_halve` left out, and the tensor that they make.
-
-    sum l r = sum (l - h) r + h sum r, and the last term is the same for all rows of the left operand.
-    """
-    left, right = (graph.tensors[int(index)] for index in matmul.inputs)
-    made = int(matmul.outputs[0])
-    row = _constant(model, graph, np.full((1, left.shape[-1]), 127, np.int8), _scale(left))
-    rest = _tensor(graph, made, b"_rest", _Type.INT32, unit)
-    graph.tensors[rest].shape = _indices(*right.shape[:-2], 1, graph.tensors[made].shape[-1])
-    of_row = copy.copy(matmul)
-    of_row.inputs, of_row.outputs = _indices(row, matmul.inputs[1]), _indices(rest)
-    whole = _tensor(graph, made, b"_whole", _Type.INT32, unit)
-    add = _operator(model, _Code.ADD, 1, [made, rest], whole, schema.AddOptionsT())
-    return [of_row, add], whole
-
-
-def _rounding(model: Any, graph: Any, sums: int, made: int, unit: float) -> list[Any]:
-    """Return operators that round int32 `sums`, which count units, to the int8 tensor `made`.
-
-    They round counts, then say that a count is worth `unit`: times 1 is what an int8 MUL does exactly.
-    QUANTIZE from int32 would do it in one step and twenty times the instructions.
-    """
-    scale, zero_point = _scale(graph.tensors[made]) / unit, _zero_point(graph.tensors[made])
-    exact = _tensor(graph, made, b"_exact", _Type.FLOAT32)
-    counts = _tensor(graph, made, b"_counts", _Type.INT8, scale, zero_point)
-    one = _constant(model, graph, np.ones((), np.int8), unit)
-    cast = schema.CastOptionsT()
-    cast.inDataType, cast.outDataType = _Type.INT32, _Type.FLOAT32
-    return [
-        _operator(model, _Code.CAST, 1, [sums], exact, cast),
-        _operator(model, _Code.QUANTIZE, 1, [exact], counts),
-        _operator(model, _Code.MUL, 2, [counts, one], made, schema.MulOptionsT()),
+    before: list[Any] = []
+    operands, worths = zip(
+        *(_whole_numbers(model, graph, int(index), before) for index in matmul.inputs), strict=True
+    )
+    sums, values = (_tensor(graph, made, suffix, _Type.FLOAT32) for suffix in (b"_sums", b"_values"))
+    product = copy.copy(matmul)
+    product.opcodeIndex = flatbuffer.operator_code(model, _Code.BATCH_MATMUL, 1)
+    product.inputs, product.outputs = _indices(*operands), _indices(sums)
+    worth = _constant(model, graph, np.full((), np.prod(worths), np.float32))
+    after = [
+        _operator(model, _Code.MUL, 1, [sums, worth], values, schema.MulOptionsT()),
+        _operator(model, _Code.QUANTIZE, 1, [values], made),
     ]
+    _replace(graph, matmul, *before, product, *after)
 
 
-def _symmetric(tensor: Any) -> tuple[float, int]:
-    """Return the scale and zero point 0 at which all of the tensor's 256 values have a place."""
-    zero_point = _zero_point(tensor)
-    return _scale(tensor) * max(127 - zero_point, 128 + zero_point) / 127, 0
+def _whole_numbers(model: Any, graph: Any, index: int, operators: list[Any]) -> tuple[int, float]:
+    """Return a float32 tensor of what int8 tensor `index` counts, and what a count is worth.
 
-
-def _requantize(model: Any, graph: Any, user: Any, position: int, scale: float, zero_point: int) -> None:
-    """Give an input of `user` another scale and zero point.
-
-    Where it is made for `user` alone it is made so; else a QUANTIZE goes in between.
+    What makes it is added to `operators`. Counts may come times a power of two, which is as exact.
     """
-    index = int(user.inputs[position])
-    tensor = graph.tensors[index]
-    if _zero_point(tensor) == zero_point:
-        return
-    made_by = [flatbuffer.operator_name(model, o) for o in graph.operators if index in o.outputs]
-    used_by = [o for o in graph.operators if index in o.inputs]
-    if len(used_by) == 1 and made_by and made_by[0] in _ANY_SCALE:
-        _quantize(tensor, scale, zero_point)
-        return
-    moved = _tensor(graph, index, b"_moved", _Type.INT8, scale, zero_point)
-    _replace(graph, user, _operator(model, _Code.QUANTIZE, 2, [index], moved), user)
-    user.inputs = _indices(*(moved if at == position else i for at, i in enumerate(user.inputs)))
+    worth, counts = _scale(graph.tensors[index]), index
+    if math.frexp(worth)[0] == 0.5:
+        worth = 1.0
+    elif flatbuffer.is_constant(model, graph.tensors[index]):
+        counts = _rescaled(graph, index, worth)
+    elif not _count_at_once(model, graph, index):
+        counts = _tensor(graph, index, b"_counts", _Type.INT8, 1.0, _zero_point(graph.tensors[index]))
+        one = _constant(model, graph, np.ones((), np.int8), 1 / worth)
+        operators.append(_operator(model, _Code.MUL, 2, [index, one], counts, schema.MulOptionsT()))
+    whole = _tensor(graph, index, b"_whole", _Type.FLOAT32)
+    operators.append(_operator(model, _Code.DEQUANTIZE, 2, [counts], whole))
+    return whole, worth
+
+
+def _count_at_once(model: Any, graph: Any, index: int) -> bool:
+    """Give tensor `index` the scale 1, if one operator alone reads it and another makes it with constants.
+
+    The constants' scale takes it up, so that all bytes stay what they were.
+    """
+    makers = [o for o in graph.operators if index in o.outputs]
+    readers = [o for o in graph.operators if index in o.inputs]
+    maker = makers[0] if makers else None
+    if len(readers) != 1 or index in graph.outputs or maker is None or not _is_linear(model, maker):
+        return False
+    constants = [int(i) for i in maker.inputs if i >= 0 and flatbuffer.is_constant(model, graph.tensors[i])]
+    if not constants or any(len(graph.tensors[i].quantization.scale) != 1 for i in constants):
+        return False
+    scale, zero_point = _scale(graph.tensors[index]), _zero_point(graph.tensors[index])
+    rescaled = {i: _rescaled(graph, i, scale) for i in constants}
+    maker.inputs = _indices(*(rescaled.get(int(i), int(i)) for i in maker.inputs))
+    _quantize(graph.tensors[index], 1.0, zero_point)
+    return True
+
+
+def _is_linear(model: Any, operator: Any) -> bool:
+    return (
+        flatbuffer.operator_name(model, operator) in ("FULLY_CONNECTED", "MUL")
+        and operator.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.NONE
+    )
+
+
+def _rescaled(graph: Any, index: int, by: float) -> int:
+    """Return a copy of constant `index`, for it may have other readers, whose counts are worth less."""
+    tensor = copy.copy(graph.tensors[index])
+    _quantize(tensor, _scale(tensor) / by, _zero_point(tensor))
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
 
 
 def _constant(model: Any, graph: Any, values: NDArray[Any], scale: float | None = None) -> int:
+    """Add a constant: float32, int32, or int8 with its `scale` and the zero point 0."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
     tensor = schema.TensorT()
-    tensor.name, tensor.type = b"portable", _Type.INT32
+    tensor.name, tensor.type = flatbuffer.ADDED, _CONSTANT_TYPES[values.dtype.name]
     tensor.shape, tensor.buffer = _indices(*values.shape), len(model.buffers) - 1
     if scale is not None:
-        tensor.type = _Type.INT8
         _quantize(tensor, scale, 0)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
@@ -196,6 +206,13 @@ def _tensor(
         _quantize(tensor, scale, zero_point)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def _one_each(graph: Any, like: int, suffix: bytes) -> int:
+    """Add a float32 tensor of the shape that a reduction of the last axis leaves."""
+    index = _tensor(graph, like, suffix, _Type.FLOAT32)
+    graph.tensors[index].shape = _indices(*graph.tensors[like].shape[:-1], 1)
+    return index
 
 
 def _quantize(tensor: Any, scale: float, zero_point: int) -> None:
@@ -234,4 +251,8 @@ def _replace(graph: Any, old: Any, *new: Any) -> None:
     graph.operators[at : at + 1] = new
 
 
-_REWRITES = {"SOFTMAX": _softmax_by_logarithm, "BATCH_MATMUL": _exact_matmul}
+_REWRITES: dict[str, Rewrite] = {
+    "SOFTMAX": _exact_softmax,
+    "BATCH_MATMUL": _exact_matmul,
+    "MEAN": _decided_mean,
+}

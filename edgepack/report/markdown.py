@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable
 
-from edgepack.report import units, views
+from edgepack.report import operators, units, views
 from edgepack.results import BuildResult
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
@@ -22,6 +22,7 @@ def render(result: BuildResult) -> str:
         f"### Ranking quality\n\n{_table(views.quality_header(result), views.quality_rows(result))}",
         _escaped(f"Judged on the {result.protocol}. {views.noise_floor_sentence(result)}"),
         f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
+        *(_operators(one) for one in operators.counted(result)),
         _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -38,6 +39,16 @@ def _reasons(result: BuildResult) -> str:
         for one in views.dropped_groups(result)
     ]
     return "\n".join(without + dropped)
+
+
+def _operators(one: operators.Counted) -> str:
+    heading = f"### Most expensive operators on {_escaped(operators.heading(one))}"
+    if one.attribution.failure:
+        return f"{heading}\n\nNot counted: {_escaped(one.attribution.failure)}"
+    table = _table(operators.HEADER, operators.rows(one.attribution, operators.TOP_IN_TEXT))
+    return "\n\n".join(
+        [heading, table, *(f"- slow: {_escaped(sentence)}" for sentence in one.attribution.slow)]
+    )
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from edgepack.report import units, views
-from edgepack.results import BuildResult, Candidate, Estimate, TargetResult, Verdict
+from edgepack.report import operators, units, views
+from edgepack.results import Attribution, BuildResult, Candidate, Estimate, TargetResult, Verdict
 
 
 class Scale(NamedTuple):
@@ -256,6 +256,55 @@ def byte_bar(parts: Sequence[tuple[str, int]], highest: int) -> Markup:
         done += part_bytes
     words = ", ".join(f"{style} {units.size(part_bytes)}" for style, part_bytes in parts)
     return figure(300, 18, words, "Parts of a whole, laid end to end.", rectangles)
+
+
+def flame(attribution: Attribution, width: int) -> Markup:
+    """Return where the instructions go: the whole on top, below it groups of layers, layers, operators."""
+    parts: list[Markup] = []
+    _stack(parts, operators.frames(attribution), 0.0, float(width), 0)
+    title = f"Instructions of one answer on {attribution.core}, by layers and operators"
+    description = "Width is instructions. The table beside it holds the most expensive operators."
+    return figure(width, 4 * _FLAME_ROW, title, description, parts)
+
+
+_FLAME_ROW = 34
+_LETTER = 7.0
+"""About the width of a letter in pixels: a name that does not fit into its box is left out."""
+
+
+def _stack(parts: list[Markup], frame: operators.Frame, start: float, end: float, depth: int) -> None:
+    if end - start < 0.5:
+        return
+    y, height = depth * _FLAME_ROW, _FLAME_ROW - 2
+    style = frame.style.partition(" ")
+    box = [
+        tag("title", frame.words),
+        tag(
+            "rect",
+            x=start,
+            y=y,
+            width=max(end - start - 1, 0.5),
+            height=height,
+            rx=3,
+            class_=f"flame {style[0]}",
+        ),
+    ]
+    if style[2]:
+        box.append(
+            tag(
+                "rect", x=start, y=y + height - 5, width=max(end - start - 1, 0.5), height=5, class_="outside"
+            )
+        )
+    room = int((end - start - 8) / _LETTER)
+    name = frame.name if len(frame.name) <= room else f"{frame.name[: room - 1]}…"
+    if room >= 4:
+        box.append(tag("text", name, x=start + 5, y=y + 19, class_=f"flame-name {style[0]}"))
+    parts.append(tag("g", _join(box)))
+    done = start
+    for child in frame.children:
+        share = child.instructions / frame.instructions * (end - start)
+        _stack(parts, child, done, done + share, depth + 1)
+        done += share
 
 
 def curve(name: str, values: Sequence[float]) -> Markup:

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from edgepack.report import units, views
+from edgepack.report import operators, units, views
 from edgepack.results import BuildResult
 
 _STYLES = {"within": "green", "over": "red", "not measured": "yellow", "undecided": "yellow"}
@@ -33,6 +33,7 @@ def render(result: BuildResult, *, width: int = 120, color: bool = False) -> str
     console.print()
     _print_quality(console, result)
     _print_targets(console, result)
+    _print_operators(console, result)
     console.print(Text(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."))
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
@@ -83,6 +84,20 @@ def _print_lines(console: Console, title: str, lines: list[views.TargetLine]) ->
         figures = f"{one.model}, download {one.download}, {counted}drop {one.drop}, overlap {one.overlap}"
         for text in (figures, f"latency {one.latency}"):
             console.print(Padding(Text(text), (0, 0, 0, 4)))
+
+
+def _print_operators(console: Console, result: BuildResult) -> None:
+    for one in operators.counted(result):
+        heading = units.printable(f"Most expensive operators on {operators.heading(one)}")
+        if one.attribution.failure:
+            console.print(Text(units.printable(f"{heading}: not counted. {one.attribution.failure}")))
+        else:
+            console.print(
+                _table(heading, operators.HEADER, operators.rows(one.attribution, operators.TOP_IN_TEXT))
+            )
+        for sentence in one.attribution.slow:
+            console.print(Padding(Text(units.printable(f"slow: {sentence}")), (0, 0, 0, 1)))
+        console.print()
 
 
 def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -5,7 +5,9 @@ The same library that an Android app ships runs here, with the kernels that it p
 
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from edgepack.tools import arm as tools
 PAGE_BYTES = 4096
 WARM = 3
 """The inference that counts as warm. From the second on, XNNPACK executes the same instructions each time."""
+EACH = 2
+"""The inference that counts where many models run in one process: one less for each saves a third."""
 
 MEMORY_SOURCE = (
     "high-water mark of the guest's heap and anonymous mappings, plus the 4 KiB pages of the mapped model "
@@ -91,6 +95,34 @@ def _counted(
 
 def _repeated(inputs: Inputs) -> Inputs:
     return {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
+
+
+class Prefix(NamedTuple):
+    """One of several models that ran in one process: its second inference, and the operators XNNPACK took."""
+
+    warm: Region
+    in_xnnpack: frozenset[int]
+
+
+def count_each(
+    models: Iterable[bytes], where: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float
+) -> list[Prefix]:
+    """Count the second inference of each model on one row (int32 [1, L] each), all in one process.
+
+    Starting a guest and translating its code then happen once. The outputs may be of any number and type.
+    `where` names the file that the models come from. Raises as `run` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
+        columns = qemu.prepare(stage, where, inputs)
+        (stage.folder / "driver").symlink_to(stage.tools.driver)
+        total = 0
+        for total, model in enumerate(models, 1):
+            (stage.folder / str(total)).write_bytes(model)
+        program = ["./driver", "each", str(total), "inputs", *columns]
+        said = qemu.run_guest(stage, program, where, cache_counts=True, deadline_s=deadline_s)
+        taken = [frozenset(json.loads(line)) for line in said.splitlines()]
+        return [Prefix(*pair) for pair in zip(qemu.read_regions(stage)[EACH - 1 :: EACH], taken, strict=True)]
 
 
 def _drive(

@@ -293,7 +293,7 @@ def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurem
 
     def make(folder: Path) -> None:
         place.tell(f"measuring {facts.recipe} {facts.format} on {profile.name}", 0, 0)
-        found = measured(path, facts.sha256, profile, _longest(calibration(place, split)))
+        found = measured(path, facts.sha256, profile, longest(calibration(place, split)))
         write_atomic(folder / "measurement.json", msgspec.json.encode(found))
 
     kept = place.store.produce("measure", inputs, make)
@@ -322,7 +322,8 @@ def unmeasured(profile: Profile, sha256: str, reason: str) -> Measurement:
     return Measurement(target=profile.name, artifact_sha256=sha256, numbers=numbers)
 
 
-def _longest(histories: "NDArray[np.int32]") -> "NDArray[np.int32]":
+def longest(histories: "NDArray[np.int32]") -> "NDArray[np.int32]":
+    """Return the first of the fullest histories, int32 [1, L]: what costs are measured with."""
     fullest = int((histories > 0).sum(axis=1).argmax())
     return histories[fullest : fullest + 1]
 

@@ -1,6 +1,7 @@
 /* Runs a TFLite model in this process through LiteRT's C API and XNNPACK, one thread, row by row.
  *
  *   driver [--time RUNS] MODEL INPUTS OUTPUTS ROWS PAGES NAME:COLUMNS ...
+ *   driver each COUNT INPUTS NAME:COLUMNS ...
  *
  * INPUTS holds, for each NAME in turn, ROWS x COLUMNS int32; OUTPUTS gets ROWS x (V + 1) float32, both
  * little endian. Every invocation is one region of interest for counter.c. One JSON object goes to stdout:
@@ -17,6 +18,10 @@
  *
  *   wall_ns, cpu_ns       CLOCK_MONOTONIC and CLOCK_THREAD_CPUTIME_ID across the invocation alone
  *   processor             the processor that it ended on, -1 if the kernel does not say
+ *
+ * `each` runs the COUNT models 1, 2 ... of this folder one after the other, whatever they put out: two
+ * inferences of each on the same row. One JSON list a model goes to stdout: the numbers of the operators that
+ * XNNPACK took.
  *
  * Exit status 3 is a model outside the contract, 4 a runtime that failed; stderr says which and why.
  */
@@ -44,8 +49,21 @@ enum { BROKEN_CONTRACT = 3, RUNTIME_FAILED = 4 };
 typedef struct TfLiteModel TfLiteModel;
 typedef struct TfLiteInterpreterOptions TfLiteInterpreterOptions;
 typedef struct TfLiteInterpreter TfLiteInterpreter;
-typedef struct TfLiteDelegate TfLiteDelegate;
 typedef struct TfLiteTensor TfLiteTensor;
+typedef struct TfLiteContext TfLiteContext;
+typedef struct TfLiteDelegate {
+  void *data;
+  int (*prepare)(TfLiteContext *, struct TfLiteDelegate *);
+} TfLiteDelegate; /* and more */
+typedef struct {
+  int size, data[];
+} TfLiteIntArray;
+struct TfLiteContext {
+  size_t tensors_size;
+  void *others[7];
+  /* The registration is passed by value; on AArch64 that is a pointer to the caller's copy. */
+  int (*replace_nodes)(TfLiteContext *, void *registration, const TfLiteIntArray *, TfLiteDelegate *);
+}; /* and more */
 /* Returned by value, and longer in each version than in the last: only the first member is ours. */
 typedef struct {
   int32_t num_threads;
@@ -60,6 +78,7 @@ void TfLiteInterpreterOptionsAddDelegate(TfLiteInterpreterOptions *, TfLiteDeleg
 void TfLiteInterpreterOptionsSetErrorReporter(TfLiteInterpreterOptions *,
                                               void (*)(void *, const char *, va_list), void *);
 TfLiteInterpreter *TfLiteInterpreterCreate(const TfLiteModel *, const TfLiteInterpreterOptions *);
+void TfLiteInterpreterDelete(TfLiteInterpreter *);
 int TfLiteInterpreterAllocateTensors(TfLiteInterpreter *);
 int TfLiteInterpreterInvoke(TfLiteInterpreter *);
 int32_t TfLiteInterpreterGetInputTensorCount(const TfLiteInterpreter *);
@@ -72,6 +91,7 @@ void *TfLiteTensorData(const TfLiteTensor *);
 const char *TfLiteTensorName(const TfLiteTensor *);
 XnnpackOptions TfLiteXNNPackDelegateOptionsDefault(void);
 TfLiteDelegate *TfLiteXNNPackDelegateCreate(const XnnpackOptions *);
+void TfLiteXNNPackDelegateDelete(TfLiteDelegate *);
 
 /* --- the heap: this program's definitions come before libc's, and keep count --------------------------- */
 
@@ -167,40 +187,44 @@ static void map_model(const char *path, int watch_pages) {
   }
 }
 
-static TfLiteInterpreter *load(void) {
-  TfLiteModel *model = TfLiteModelCreate(model_bytes, model_size);
-  if (!model) fail(RUNTIME_FAILED, "not a TFLite model", "");
+static TfLiteDelegate *create_xnnpack(void) {
   XnnpackOptions xnnpack = TfLiteXNNPackDelegateOptionsDefault();
   xnnpack.num_threads = 1;
+  return TfLiteXNNPackDelegateCreate(&xnnpack);
+}
+
+static TfLiteInterpreter *load(TfLiteDelegate *delegate) {
+  TfLiteModel *model = TfLiteModelCreate(model_bytes, model_size);
+  if (!model) fail(RUNTIME_FAILED, "not a TFLite model", "");
   TfLiteInterpreterOptions *options = TfLiteInterpreterOptionsCreate();
   TfLiteInterpreterOptionsSetNumThreads(options, 1);
   TfLiteInterpreterOptionsSetErrorReporter(options, report, NULL);
-  TfLiteInterpreterOptionsAddDelegate(options, TfLiteXNNPackDelegateCreate(&xnnpack));
+  TfLiteInterpreterOptionsAddDelegate(options, delegate);
   TfLiteInterpreter *interpreter = TfLiteInterpreterCreate(model, options);
   if (!interpreter || TfLiteInterpreterAllocateTensors(interpreter) != 0)
     fail(RUNTIME_FAILED, "the runtime cannot load this model", "");
   return interpreter;
 }
 
+/* Tensors are asked for by their number each time: the runtime moves them when an inference adds one. */
 typedef struct {
-  TfLiteTensor *tensor;
+  int32_t number;
   const int32_t *values; /* ROWS x columns */
   size_t columns;
 } Input;
 
 /* Converters call the input `history` serving_default_history:0, or anything they like when it is alone. */
-static TfLiteTensor *input_named(TfLiteInterpreter *interpreter, const char *name, size_t length) {
+static int32_t input_named(TfLiteInterpreter *interpreter, const char *name, size_t length) {
   int32_t count = TfLiteInterpreterGetInputTensorCount(interpreter);
   static const char prefix[] = "serving_default_";
   for (int32_t i = 0; i < count; i++) {
-    TfLiteTensor *tensor = TfLiteInterpreterGetInputTensor(interpreter, i);
-    const char *found = TfLiteTensorName(tensor);
+    const char *found = TfLiteTensorName(TfLiteInterpreterGetInputTensor(interpreter, i));
     if (strncmp(found, prefix, sizeof prefix - 1) == 0) found += sizeof prefix - 1;
     int same = strncmp(found, name, length) == 0 && (found[length] == 0 || found[length] == ':');
-    if (same || count == 1) return tensor;
+    if (same || count == 1) return i;
   }
   fail(BROKEN_CONTRACT, "the model has no input called ", name);
-  return NULL;
+  return -1;
 }
 
 static int read_inputs(TfLiteInterpreter *interpreter, const char *path, size_t rows, char **specs, int count,
@@ -212,9 +236,10 @@ static int read_inputs(TfLiteInterpreter *interpreter, const char *path, size_t 
   for (int i = 0; i < count; i++) {
     size_t name_length = strcspn(specs[i], ":");
     inputs[i].columns = strtoul(specs[i] + name_length + 1, NULL, 10);
-    inputs[i].tensor = input_named(interpreter, specs[i], name_length);
-    if (TfLiteTensorType(inputs[i].tensor) != TYPE_INT32 ||
-        TfLiteTensorByteSize(inputs[i].tensor) != inputs[i].columns * sizeof(int32_t))
+    inputs[i].number = input_named(interpreter, specs[i], name_length);
+    const TfLiteTensor *tensor = TfLiteInterpreterGetInputTensor(interpreter, inputs[i].number);
+    if (TfLiteTensorType(tensor) != TYPE_INT32 ||
+        TfLiteTensorByteSize(tensor) != inputs[i].columns * sizeof(int32_t))
       fail(BROKEN_CONTRACT, "an input is not int32 [1, COLUMNS]; fed was ", specs[i]);
     int32_t *values = malloc(rows * inputs[i].columns * sizeof(int32_t));
     if (fread(values, inputs[i].columns * sizeof(int32_t), rows, file) != rows)
@@ -276,8 +301,59 @@ static void print_samples(const Sample *samples, size_t count) {
   printf("]");
 }
 
+static void feed(TfLiteInterpreter *interpreter, const Input *inputs, int count, size_t row) {
+  for (int i = 0; i < count; i++)
+    memcpy(TfLiteTensorData(TfLiteInterpreterGetInputTensor(interpreter, inputs[i].number)),
+           inputs[i].values + row * inputs[i].columns, inputs[i].columns * sizeof(int32_t));
+}
+
+/* --- many models in one process --------------------------------------------------------------------------- */
+
+static int (*xnnpack_prepare)(TfLiteContext *, TfLiteDelegate *);
+static int (*replace_nodes)(TfLiteContext *, void *, const TfLiteIntArray *, TfLiteDelegate *);
+
+static int tell_nodes(TfLiteContext *context, void *registration, const TfLiteIntArray *nodes,
+                      TfLiteDelegate *delegate) {
+  for (int i = 0; i < nodes->size; i++) printf("%s%d", i ? ", " : "", nodes->data[i]);
+  return replace_nodes(context, registration, nodes, delegate);
+}
+
+/* The C API does not tell which operators a delegate takes; this listens when XNNPACK asks for them. */
+static int prepare_telling(TfLiteContext *context, TfLiteDelegate *delegate) {
+  replace_nodes = context->replace_nodes;
+  context->replace_nodes = tell_nodes;
+  int status = xnnpack_prepare(context, delegate);
+  context->replace_nodes = replace_nodes;
+  return status;
+}
+
+static int run_each(int models, const char *input_path, char **specs, int count) {
+  for (int number = 1; number <= models; number++) {
+    Input inputs[MAX_INPUTS];
+    char path[16];
+    snprintf(path, sizeof path, "%d", number);
+    map_model(path, 0);
+    TfLiteDelegate *delegate = create_xnnpack();
+    xnnpack_prepare = delegate->prepare;
+    delegate->prepare = prepare_telling;
+    printf("[");
+    TfLiteInterpreter *interpreter = load(delegate);
+    printf("]\n");
+    read_inputs(interpreter, input_path, 1, specs, count, inputs);
+    for (int run = 0; run < 2; run++) {
+      feed(interpreter, inputs, count, 0);
+      if (invoke_in_region(interpreter) != 0) fail(RUNTIME_FAILED, "the model cannot be run", "");
+    }
+    TfLiteInterpreterDelete(interpreter);
+    TfLiteXNNPackDelegateDelete(delegate);
+    munmap(model_bytes, model_size);
+  }
+  return 0;
+}
+
 int main(int argc, char **argv) {
   Input inputs[MAX_INPUTS];
+  if (argc >= 5 && strcmp(argv[1], "each") == 0) return run_each(atoi(argv[2]), argv[3], argv + 4, argc - 4);
   int timed = argc > 2 && strcmp(argv[1], "--time") == 0;
   size_t runs = timed ? strtoul(argv[2], NULL, 10) : 0;
   argv += 2 * timed;
@@ -286,7 +362,7 @@ int main(int argc, char **argv) {
     fail(RUNTIME_FAILED, "usage: driver [--time RUNS] MODEL INPUTS OUTPUTS ROWS PAGES NAME:COLUMNS ...", "");
   size_t rows = strtoul(argv[4], NULL, 10);
   map_model(argv[1], atoi(argv[5]));
-  TfLiteInterpreter *interpreter = load();
+  TfLiteInterpreter *interpreter = load(create_xnnpack());
   int64_t before = heap_bytes;
   int count = read_inputs(interpreter, argv[2], rows, argv + 6, argc - 6, inputs);
   Sample *samples = timed ? calloc(rows + runs, sizeof(Sample)) : NULL;
@@ -296,11 +372,10 @@ int main(int argc, char **argv) {
     fail(BROKEN_CONTRACT, "the model has not one float32 output", "");
   FILE *outputs = fopen(argv[3], "wb");
   for (size_t run = 0; outputs && run < rows + runs; run++) {
-    for (int i = 0; i < count; i++)
-      memcpy(TfLiteTensorData(inputs[i].tensor), inputs[i].values + run % rows * inputs[i].columns,
-             inputs[i].columns * sizeof(int32_t));
+    feed(interpreter, inputs, count, run % rows);
     int status = timed ? invoke_timed(interpreter, samples + run) : invoke_in_region(interpreter);
     if (status != 0) fail(RUNTIME_FAILED, "the model cannot be run", "");
+    scores = TfLiteInterpreterGetOutputTensor(interpreter, 0);
     if (run < rows && fwrite(TfLiteTensorData(scores), TfLiteTensorByteSize(scores), 1, outputs) != 1)
       fail(RUNTIME_FAILED, "cannot write ", argv[3]);
   }
