@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgepack.calibrate import cross_runtime
 from edgepack.calibrate import own as own_devices
 from edgepack.calibrate.counts import (
     DEADLINE_S,
@@ -65,10 +66,17 @@ def calibrate(params: Path | None, tell: Tell, *, shows_errors: bool) -> Report 
 
 
 def recount(params: Path, tell: Tell) -> None:
-    """Count every network in `params` that is not counted yet. Raises as `calibrate.counts.count_all`."""
+    """Count every network in `params`, and LiteRT's, that is not counted yet.
+
+    Raises as `calibrate.counts.count_all` does.
+    """
     folder = _writable()
     arithmetic_all(params, folder / "nets.json", tell)
     count_all(params, wanted(), folder / "counts.json", tell)
+    if cross_runtime.uncounted():
+        from edgepack.calibrate import litert_nets  # loads TensorFlow
+
+        litert_nets.recount(tell)
 
 
 def refit() -> DeviceModel:
@@ -129,6 +137,7 @@ def evaluate(tell: Tell, splits: int = SPLITS) -> Report:
         unseen_device_median_of_kind=unseen_median(unseen, by_core=False),
         transfer=transfer(unseen, own_rows),
         median_by_own_rows={known: median_size(errors) for known, errors in own_rows.items()},
+        litert=cross_runtime.errors(load_model(None)),
     )
 
 
@@ -276,7 +285,13 @@ def render(report: Report | DeviceModel, as_json: bool) -> str:
     whole = (*_cells(report.hold_out), "", *_of_plain(report.hold_out_arithmetic))
     one_out = (*_cells(report.leave_one_net_out), "", *_of_plain(report.leave_one_net_out_arithmetic))
     lines += [("all", "", *whole, "", "", ""), ("one network out", "", *one_out, "", "", "")]
-    return columns(lines) + _legend(report) + _judged(report)
+    of_litert = "\n".join(columns(table) for table in cross_runtime.tables(report.litert))
+    return "\n".join(
+        (
+            columns(lines) + _legend(report) + _judged(report),
+            f"From ncnn to LiteRT\n{of_litert}{cross_runtime.told(report.litert)}",
+        )
+    )
 
 
 def _legend(report: Report) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgepack.calibrate import evaluate, own
+from edgepack.calibrate import cross_runtime, evaluate, own
 from edgepack.calibrate.counts import count_all
 from edgepack.calibrate.crossed import Choice, calibrated, chosen, crossed
 from edgepack.calibrate.fit import BOUNDS, CANDIDATES, OF_COUNTS, fit
@@ -291,6 +291,7 @@ def test_a_report_names_every_goal_and_where_it_is_missed() -> None:
         unseen_device_median_of_kind=0.3,
         transfer=TRANSFER,
         median_by_own_rows={0: 0.2, 5: 0.1},
+        litert=cross_runtime.errors(load_model(None)),
     )
     assert device.misses == ("p90", "chance")
     assert [goal.is_met for goal in goals(report)] == [False, False, True, False, True]

@@ -109,6 +109,12 @@ def errors(model: DeviceModel) -> CrossRuntime:
     )
 
 
+def uncounted() -> set[tuple[str, str]]:
+    """Return the network and kernel stream of each published row whose LiteRT count is missing."""
+    asked = {(row.net, row.stream) for row in (*published("xnnpack"), *published("evidence"))}
+    return asked - set(read_litert())
+
+
 def _crossed(model: DeviceModel, row: Published) -> Crossed:
     predicted_ms = plain_ms(model, row.device, read_litert()[row.net, row.stream].warm)
     return Crossed(
@@ -213,12 +219,14 @@ def tables(found: CrossRuntime) -> tuple[list[tuple[str, ...]], list[tuple[str, 
 
 def told(found: CrossRuntime) -> str:
     """Return what the two tables come to, in a few lines."""
+    apart = ", ".join(f"{one.phone} {one.net} ({one.source})" for one in found.checked if not one.agrees)
     biases = ", ".join(f"{phone} {bias:+.1%}" for phone, bias in found.bias.items())
     return (
         f"XNNPACK's twelve rows by the fits to ncnn: mean {found.mean:.1%}, median {found.median:.1%}, worst "
         f"{found.worst:.1%}; by phone: {biases}.\nLiteRT's intervals are widened {found.width:.2f} times, by "
         f"the greatest of these errors. {found.agreeing} of {len(found.checked)} other\npublished latencies "
-        "agree with the interval or bracket of their count (other and older runtimes: an order check).\n"
-        f"{found.smallest.inside} of {found.smallest.rows} rows of ncnn's {len(found.smallest.networks)} "
+        "agree with the interval or bracket of their count (other and older runtimes: an order check)"
+        + (f"; not {apart}.\n" if apart else ".\n")
+        + f"{found.smallest.inside} of {found.smallest.rows} rows of ncnn's {len(found.smallest.networks)} "
         "smallest networks lie in brackets by weights from all larger ones.\n"
     )

@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 
+from edgepack.calibrate.cross_runtime import CrossRuntime
 from edgepack.calibrate.evaluate import Errors, Unseen
 from edgepack.latency.devices import Kind
 from edgepack.latency.model import Transfer
@@ -65,6 +66,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unseen_device_median_of_kind: float
     transfer: Transfer
     median_by_own_rows: dict[int, float]
+    litert: CrossRuntime
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,10 @@
 """Networks whose latencies in TensorFlow Lite, XNNPACK or their like were published, rebuilt and counted.
 
-`python -m edgepack.calibrate.litert_nets` counts what litert-counts.json does not hold yet, and keeps it
-there: of each network the first and the third inference of a process of LiteRT with XNNPACK. It needs
-TensorFlow and what `edgepack setup` fetches, and takes some 20 minutes for all.
+`edgepack calibrate --params DIR` counts what litert-counts.json does not hold yet, and keeps it there: of
+each network the first and the third inference of a process of LiteRT with XNNPACK. It needs TensorFlow and
+what `edgepack setup` fetches.
 """
 
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -164,7 +163,7 @@ def recount(tell: Tell) -> None:
 
 
 _SOURCE = (
-    "`python -m edgepack.calibrate.litert_nets`: third and first inference of a network in LiteRT 1.4.0 with "
+    "`edgepack calibrate --params DIR`: third and first inference of a network in LiteRT 1.4.0 with "
     "XNNPACK (armv7: tflite-runtime 2.14.0), under qemu-user 7.2.22 and edgepack/runtimes/native/counter.c"
 )
 
@@ -185,11 +184,3 @@ def count(net: str, stream: str) -> LitertCount:
             found = arm.count(artifact, inputs, core, hierarchies=HIERARCHIES, deadline_s=DEADLINE_S)
             found = found._replace(warm=found.warm.behind_the_first(), cold=found.cold.behind_the_first())
     return LitertCount(net=net, stream=stream, warm=found.warm, cold=found.cold)
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    sys.stderr.write(f"{what} ({done + 1} of {total})\n")
-
-
-if __name__ == "__main__":
-    recount(_tell)
