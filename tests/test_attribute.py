@@ -20,6 +20,7 @@ from edgepack.profiles import load_profiles
 from edgepack.report import html, markdown, text
 from edgepack.report import operators as shown
 from edgepack.results import Measurement, Number, Operator, OperatorCost
+from edgepack.runtimes import arm as arm_runtime
 from edgepack.stages.attribution import _core_key, attributed, core_of
 from edgepack.tools import arm as tools
 from tests.sample_result import attribution, sample_result
@@ -61,6 +62,15 @@ def test_counts_of_prefixes_add_up_to_the_whole(target, model):
 @emulated
 def test_two_runs_attribute_the_same_to_the_unit():
     assert attributed_on(CORES[0], INT8) == attributed_on(CORES[0], INT8)
+
+
+@emulated
+def test_models_that_do_not_fit_into_one_folder_are_counted_in_several_processes(monkeypatch):
+    together = attributed_on(CORES[0], INT8)
+    monkeypatch.setattr(arm_runtime, "ROOM_BYTES", 2 * len(INT8.read_bytes()))
+    apart = attributed_on(CORES[0], INT8)
+    amounts = [[cost.instructions for cost in one.operators] for one in (together, apart)]
+    assert amounts[0] == amounts[1]
 
 
 @emulated
