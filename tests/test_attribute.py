@@ -20,6 +20,7 @@ from edgepack.profiles import load_profiles
 from edgepack.report import html, markdown, text
 from edgepack.report import operators as shown
 from edgepack.results import Measurement, Number, Operator, OperatorCost
+from edgepack.runtimes import arm as arm_runtime
 from edgepack.stages.attribution import _core_key, attributed, core_of
 from edgepack.tools import arm as tools
 from tests.sample_result import attribution, sample_result
@@ -61,6 +62,15 @@ def test_counts_of_prefixes_add_up_to_the_whole(target, model):
 @emulated
 def test_two_runs_attribute_the_same_to_the_unit():
     assert attributed_on(CORES[0], INT8) == attributed_on(CORES[0], INT8)
+
+
+@emulated
+def test_models_that_do_not_fit_into_one_folder_are_counted_in_several_processes(monkeypatch):
+    together = attributed_on(CORES[0], INT8)
+    monkeypatch.setattr(arm_runtime, "ROOM_BYTES", 2 * len(INT8.read_bytes()))
+    apart = attributed_on(CORES[0], INT8)
+    amounts = [[cost.instructions for cost in one.operators] for one in (together, apart)]
+    assert amounts[0] == amounts[1]
 
 
 @emulated
@@ -162,19 +172,22 @@ def measurement(instructions):
     return Measurement(target="phone", artifact_sha256="", numbers=numbers)
 
 
-def norm_as(squaring):
+def norm_as(form):
     """A LayerNorm of tensor 0 as Keras (SQUARED_DIFFERENCE) or edgepack (MUL) writes it, a residual after."""
     few = (1, 50, 1)
     squared = operator("SUB", (0, 1), (2,)), operator("MUL", (2, 2), (3,))
-    if squaring == "SQUARED_DIFFERENCE":
+    if form == "SQUARED_DIFFERENCE":
         squared = operator("SUB", (0, 1), (2,)), operator("SQUARED_DIFFERENCE", (0, 1), (3,))
+    root = [operator("RSQRT", (5,), (6,), few)]
+    if form == "looked up":
+        root = [operator("CAST", (5,), (30,), few), operator("GATHER", (30,), (6,), few)]
     return [
         operator("ADD", (20, 21), (0,), layer="before"),
         operator("MEAN", (0,), (1,), few),
         *squared,
         operator("MEAN", (3,), (4,), few),
         operator("ADD", (4,), (5,), few),
-        operator("RSQRT", (5,), (6,), few),
+        *root,
         operator("MUL", (2, 6), (7,)),
         operator("MUL", (7,), (8,)),
         operator("ADD", (8,), (9,)),
@@ -183,11 +196,11 @@ def norm_as(squaring):
     ]
 
 
-@pytest.mark.parametrize("squaring", ["MUL", "SQUARED_DIFFERENCE"])
-def test_an_unfused_layer_norm_is_told_with_its_own_operators_only(squaring):
-    costs = [cost(one, 1_000) for one in norm_as(squaring)]
+@pytest.mark.parametrize(("form", "parts"), [("MUL", 9), ("SQUARED_DIFFERENCE", 9), ("looked up", 10)])
+def test_an_unfused_layer_norm_is_told_with_its_own_operators_only(form, parts):
+    costs = [cost(one, 1_000) for one in norm_as(form)]
     (told,) = slow(costs, 12_000)
-    assert told.startswith("unfused LayerNorms: 1 in 9 operators (norm), 9,000 instructions (75%)")
+    assert told.startswith(f"unfused LayerNorms: 1 in {parts} operators (norm), {parts},000 instructions (")
 
 
 def test_operators_outside_xnnpack_are_told_with_the_pieces_they_cut():

@@ -24,7 +24,7 @@ def describe(data: bytes, format: str) -> Facts:
 
 
 def is_all_integer(data: bytes, format: str) -> bool:
-    """Whether every operator computes on integers, but for a last DEQUANTIZE of the scores."""
+    """Whether every result is exact or rounded once, so that the scores are the same bytes anywhere."""
     if not format.startswith("tflite"):
         return False
     from edgepack.convert import flatbuffer

@@ -35,8 +35,8 @@ def portable(model: bytes) -> bytes:
     BATCH_MATMUL becomes one of whole numbers in float32, which XNNPACK multiplies and LiteRT's int8 and int32
     kernels do in several times the instructions. Its sums are exact in any order up to 2^24 (258 terms,
     whatever the operands hold); what they are worth is multiplied in and rounded to int8 after it. SOFTMAX
-    becomes its steps, each exact or rounded once, and MEAN gets another scale where its result is a near
-    thing. A file that has none of them in int8 comes back as it is.
+    becomes its steps, each exact or rounded once; MEAN gets another scale where its result is a near thing,
+    and RSQRT is looked up. A file that has none of them in int8 comes back as it is.
     """
     read_model = flatbuffer.read(model)
     found = [
@@ -108,6 +108,29 @@ def _decided_mean(model: Any, graph: Any, mean: Any) -> None:
         if np.abs(steps % 1 - 0.5).min() > _NEAR_THE_MIDDLE:
             _quantize(result, float(scale), _zero_point(result))
             return
+
+
+def _looked_up_root(model: Any, graph: Any, root: Any) -> None:
+    """An int8 RSQRT has 256 results; LiteRT works out each anew, in some 400 instructions."""
+    index, made = int(root.inputs[0]), int(root.outputs[0])
+    given, result = graph.tensors[index], graph.tensors[made]
+    values = (np.arange(-128, 128) - _zero_point(given)) * np.float64(_scale(given))
+    # Nothing below zero comes in; LiteRT's root of zero is the largest result.
+    steps = 1 / np.sqrt(np.maximum(values, 1e-30)) / _scale(result) + _zero_point(result)
+    results = np.round(np.clip(steps, -128, 127)).astype(np.int8)
+    table = _constant(model, graph, results, _scale(result))
+    _quantize(graph.tensors[table], _scale(result), _zero_point(result))
+    counts, rows = (_tensor(graph, index, suffix, _Type.INT32) for suffix in (b"_counts", b"_rows"))
+    first = _constant(model, graph, _indices(128).reshape(()))
+    cast = schema.CastOptionsT()
+    cast.inDataType, cast.outDataType = _Type.INT8, _Type.INT32
+    _replace(
+        graph,
+        root,
+        _operator(model, _Code.CAST, 1, [index], counts, cast),
+        _operator(model, _Code.ADD, 1, [counts, first], rows, schema.AddOptionsT()),
+        _operator(model, _Code.GATHER, 2, [table, rows], made, schema.GatherOptionsT()),
+    )
 
 
 def _exact_matmul(model: Any, graph: Any, matmul: Any) -> None:
@@ -255,4 +278,5 @@ _REWRITES: dict[str, Rewrite] = {
     "SOFTMAX": _exact_softmax,
     "BATCH_MATMUL": _exact_matmul,
     "MEAN": _decided_mean,
+    "RSQRT": _looked_up_root,
 }

@@ -14,7 +14,9 @@ _LEAST_SHARE = 0.05
 _LEAST_INSTRUCTIONS_OF_REFERENCE_KERNELS = {"multiplication": 1.0, "element": 20.0}
 _ELEMENTWISE = {"MUL", "ADD", "SUB"}
 _FROM_MEAN = {"SUB", "SQUARED_DIFFERENCE"}
-_NORM_PARTS = {*_ELEMENTWISE, *_FROM_MEAN, "MEAN", "SQUARE"}
+_NORM_PARTS = {*_ELEMENTWISE, *_FROM_MEAN, "MEAN", "SQUARE", "CAST"}
+# The last is a root that is looked up in a table, as edgepack's own int8 files do.
+_ROOTS = {"RSQRT", "SQRT", "GATHER"}
 
 
 def slow(costs: Sequence[OperatorCost], instructions: int) -> tuple[str, ...]:
@@ -104,15 +106,15 @@ def _unfused_norms(costs: Sequence[OperatorCost], whole: int) -> Iterator[str]:
 
 
 class _Norms:
-    """Finds the operators of a LayerNorm around its RSQRT, by what makes and uses which tensor."""
+    """Finds the operators of a LayerNorm around its root, by what makes and uses which tensor."""
 
     def __init__(self, costs: Sequence[OperatorCost]) -> None:
         self.operators = [cost.operator for cost in costs]
         self.maker = {tensor: i for i, one in enumerate(self.operators) for tensor in one.outputs}
 
     def around(self, index: int) -> set[int]:
-        """Return the numbers of the operators that belong to operator `index`, none if it is no RSQRT."""
-        if self.operators[index].kind != "RSQRT":
+        """Return the numbers of the operators that belong to the root `index`, none if it is no norm's."""
+        if self.operators[index].kind not in _ROOTS:
             return set()
         found, means = {index}, 0
         ahead = list(self.operators[index].inputs)

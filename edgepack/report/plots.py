@@ -268,7 +268,7 @@ def flame(attribution: Attribution, width: int) -> Markup:
 
 
 _FLAME_ROW = 34
-_LETTER = 7.0
+_LETTER = 6.6
 """About the width of a letter in pixels: a name that does not fit into its box is left out."""
 
 

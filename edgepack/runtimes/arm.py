@@ -5,7 +5,7 @@ The same library that an Android app ships runs here, with the kernels that it p
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ WARM = 3
 """The inference that counts as warm. From the second on, XNNPACK executes the same instructions each time."""
 EACH = 2
 """The inference that counts where many models run in one process: one less for each saves a third."""
+ROOM_BYTES = 100_000_000
+"""How much of models lies in a folder at a time."""
 
 MEMORY_SOURCE = (
     "high-water mark of the guest's heap and anonymous mappings, plus the 4 KiB pages of the mapped model "
@@ -107,22 +109,42 @@ class Prefix(NamedTuple):
 def count_each(
     models: Iterable[bytes], where: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: float
 ) -> list[Prefix]:
-    """Count the second inference of each model on one row (int32 [1, L] each), all in one process.
+    """Count the second inference of each model on one row (int32 [1, L] each), many models in a process.
 
-    Starting a guest and translating its code then happen once. The outputs may be of any number and type.
-    `where` names the file that the models come from. Raises as `run` does.
+    Starting a guest and translating its code then happen once for ROOM_BYTES of models. The outputs may be
+    of any number and type. `where` names the file that the models come from. Raises as `run` does, with
+    `deadline_s` for each process.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
-        stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
-        columns = qemu.prepare(stage, where, inputs)
-        (stage.folder / "driver").symlink_to(stage.tools.driver)
-        total = 0
-        for total, model in enumerate(models, 1):
-            (stage.folder / str(total)).write_bytes(model)
-        program = ["./driver", "each", str(total), "inputs", *columns]
-        said = qemu.run_guest(stage, program, where, cache_counts=True, deadline_s=deadline_s)
-        taken = [frozenset(json.loads(line)) for line in said.splitlines()]
-        return [Prefix(*pair) for pair in zip(qemu.read_regions(stage)[EACH - 1 :: EACH], taken, strict=True)]
+    found: list[Prefix] = []
+    for several in _batches(models):
+        with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+            stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
+            found += _drive_each(stage, several, where, inputs, deadline_s=deadline_s)
+    return found
+
+
+def _batches(models: Iterable[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    for model in models:
+        if batch and sum(map(len, batch)) + len(model) > ROOM_BYTES:
+            yield batch
+            batch = []
+        batch.append(model)
+    if batch:
+        yield batch
+
+
+def _drive_each(
+    stage: Stage, models: Sequence[bytes], where: Path, inputs: Inputs, *, deadline_s: float
+) -> list[Prefix]:
+    columns = qemu.prepare(stage, where, inputs)
+    (stage.folder / "driver").symlink_to(stage.tools.driver)
+    for number, model in enumerate(models, 1):
+        (stage.folder / str(number)).write_bytes(model)
+    program = ["./driver", "each", str(len(models)), "inputs", *columns]
+    said = qemu.run_guest(stage, program, where, cache_counts=True, deadline_s=deadline_s)
+    taken = [frozenset(json.loads(line)) for line in said.splitlines()]
+    return [Prefix(*pair) for pair in zip(qemu.read_regions(stage)[EACH - 1 :: EACH], taken, strict=True)]
 
 
 def _drive(
