@@ -25,13 +25,14 @@ def targets_table() -> str:
 
 
 def commands(out: str) -> list[str]:
-    """Return the five commands whose real output the README shows."""
+    """Return the six commands whose real output the README shows."""
     return [
         "edgepack doctor",
         "edgepack build -t web-wasm-mobile -t android-arm64-low --plan",
         f"edgepack report {out}",
         f"edgepack check {out}/android-arm64-low.edgepack",
         f"edgepack measure {out}/model.tflite -t android-arm64-high",
+        f"edgepack explain {out}/model.tflite -t android-arm64-low --top 8",
     ]
 
 

@@ -19,8 +19,8 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme_or_its_
         assert "Example: edgepack " in (command.help or ""), name
 
 
-def test_five_commands_are_shown_with_their_output() -> None:
+def test_six_commands_are_shown_with_their_output() -> None:
     found = block("commands").search(README.read_text())
     assert found is not None
-    assert found[2].count("$ edgepack ") == 5
+    assert found[2].count("$ edgepack ") == 6
     assert "android-arm64-low" in found[2]
