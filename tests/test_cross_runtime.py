@@ -83,7 +83,9 @@ def test_the_errors_are_those_of_the_committed_counts() -> None:
     for row, told in zip(published("xnnpack"), found().rows, strict=True):
         region = COUNTS[row.net, row.stream].warm
         predicted_ms = predict_ncnn(MODEL, row.device, region).value_ms
-        assert predicted_ms is not None, "all sixteen are within the calibrated range"
+        if predicted_ms is None:  # the Snapdragon 675 has no published row of so small a network
+            assert (row.phone, row.net) == ("Pixel 3a", "mobilenet_v3_small")
+            continue
         assert told.predicted_ms == pytest.approx(predicted_ms, rel=1e-9)
         assert told.error == pytest.approx(predicted_ms / row.ms - 1)
 
@@ -137,9 +139,10 @@ def test_small_models_give_a_bracket_and_no_point(net: str, device: Device) -> N
 def test_a_bracket_says_why_and_what_it_is_made_of() -> None:
     counted = COUNTS["tiny_kws", "a72"]
     latency = predict(MODEL, PI_4, counted.warm, counted.cold, integer=True)
-    assert latency.note.startswith("outside calibration: int8, of which none is published for XNNPACK")
+    assert latency.note.startswith("outside calibration: int8; ")
+    assert latency.how.endswith("no latency of int8 on one thread is published for XNNPACK")
     assert f"{counted.warm.instructions / 1e6:.3g} M instructions" in latency.note
-    assert f"{found().width:.2f} for LiteRT's" in latency.note
+    assert f"{found().width:.2f} for LiteRT" in latency.note
     assert f"{found().width:.2f} the greatest error on published latencies of XNNPACK" in latency.how
 
 

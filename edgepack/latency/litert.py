@@ -158,7 +158,8 @@ def predict(model: DeviceModel, device: Device, warm: Region, cold: Region, *, i
     crossed = crossing(model)
     if why := _outside(inside, device, warm, integer=integer):
         ends_ms = plain_ms(model, device, warm), plain_ms(model, device, cold)
-        return _bracket(known, device, ends_ms, crossed, why)
+        found = _bracket(known, device, ends_ms, crossed, why)
+        return msgspec.structs.replace(found, how=f"{found.how}; {_NO_INT8}") if integer else found
     width = math.exp(crossed)
     return msgspec.structs.replace(
         inside,
@@ -170,6 +171,7 @@ def predict(model: DeviceModel, device: Device, warm: Region, cold: Region, *, i
 
 
 RUNTIME = "litert"
+_NO_INT8 = "no latency of int8 on one thread is published for XNNPACK"
 _EVIDENCE = "the greatest error on published latencies of XNNPACK"
 
 
@@ -178,7 +180,7 @@ def _outside(inside: Latency, device: Device, warm: Region, *, integer: bool) ->
     lines = (found["llc_sequential"] + found["llc_random"]) / max(1, warm.instructions)
     reasons = []
     if integer:
-        reasons.append("int8, of which none is published for XNNPACK on one thread")
+        reasons.append("int8")
     if lines > MOST_LINES:
         reasons.append(f"{lines:.3f} lines from memory an instruction, calibrated are up to {MOST_LINES}")
     if inside.value_ms is None:
@@ -198,8 +200,8 @@ def _bracket(
         low_ms=ends_ms[0] / width,
         high_ms=max(ends_ms) * width + call_ms,
         provenance="modelled",
-        note=f"outside calibration: {why}; a bracket with {own:.2f} times for the device's error and "
-        f"{litert:.2f} for LiteRT's",
+        note=f"outside calibration: {why}; a bracket, {own:.2f} times for the device and {litert:.2f} for "
+        "LiteRT",
         how=f"from the third inference / {width:.2f} to the first of a process (cold caches) x {width:.2f} "
         f"+ {call_ms:.2g} ms for the call; {own:.2f} is the device's widest error, {litert:.2f} {_EVIDENCE}",
     )

@@ -245,7 +245,7 @@ def _outside(known: Calibrated, region: Region, runtime: str) -> list[str]:
     """Return in what a count leaves the calibrated range."""
     reasons = []
     if not known.least <= region.instructions <= known.most:
-        calibrated = f"calibrated are {known.least / 1e6:.3g} to {known.most / 1e6:,.0f} M"
+        calibrated = f"calibrated {known.least / 1e6:.3g} to {known.most / 1e6:,.0f} M"
         reasons.append(f"{region.instructions / 1e6:.3g} M instructions, {calibrated}")
     if known.most_memory_bytes is not None and memory_bytes(region) > known.most_memory_bytes:
         fetched = f"{memory_bytes(region):,} bytes from memory"
