@@ -5,7 +5,6 @@ from types import ModuleType
 
 from edgepack.errors import ConfigError
 from edgepack.latency.devices import device_named
-from edgepack.latency.features import HIERARCHIES
 from edgepack.measure import modelled
 from edgepack.profiles import Profile
 from edgepack.results import Measurement, Number
@@ -36,7 +35,8 @@ def measure(
         raise ConfigError(profile.name, "has no [emulation] table", remedy="Say there which core it has.")
     engine, version, spoken = _engine(profile)
     devices = [device_named(name) for name in profile.devices]
-    counts = engine.count(artifact, inputs, emulation, hierarchies=HIERARCHIES, deadline_s=deadline_s)
+    beside = modelled.played_beside(emulation, devices)
+    counts = engine.count(artifact, inputs, emulation, hierarchies=beside, deadline_s=deadline_s)
     counted = modelled.Counted(artifact, inputs, emulation, counts)
     latency = modelled.latency(counted, devices, deadline_s=deadline_s)
     qemu = tools.locate().qemu

@@ -13,19 +13,30 @@ from edgepack.latency.streams import STREAMS
 from edgepack.profiles import Emulation
 from edgepack.results import Number
 from edgepack.runtimes import arm
-from edgepack.runtimes.qemu import Counts, Inputs, Region
+from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Region
 
 NAME = "latency_p50_ms"
 _NO_DEVICE = "no calibrated device stands behind this target: name one as `devices` in its profile"
 
 
 class Counted(NamedTuple):
-    """An artifact that was counted on a core, with HIERARCHIES beside the core's own caches."""
+    """An artifact that was counted on a core, with `played_beside` beside the core's own caches."""
 
     artifact: Path
     inputs: Inputs
     emulation: Emulation
     counts: Counts
+
+
+def played_beside(emulation: Emulation, devices: Sequence[Device]) -> tuple[Hierarchy, ...]:
+    """Return the caches that `latency` wants played beside the core's own: none where it counts anew."""
+    streams = {device.stream for device in devices if device.isa == "aarch64"}
+    return HIERARCHIES if any(_has_kernels_of(emulation, stream) for stream in streams) else ()
+
+
+def _has_kernels_of(emulation: Emulation, stream: str) -> bool:
+    core = STREAMS[stream]
+    return (core.cpu, core.part) == (emulation.cpu, emulation.part)
 
 
 def latency(counted: Counted, devices: Sequence[Device], *, deadline_s: float) -> Number:
@@ -54,13 +65,11 @@ def latency(counted: Counted, devices: Sequence[Device], *, deadline_s: float) -
 
 def _ends(counted: Counted, stream: str, *, deadline_s: float) -> tuple[Region, Region]:
     """Return the third and the first inference with the kernels that the fits know, on HIERARCHIES alone."""
-    core, own = STREAMS[stream], counted.emulation
-    if (core.cpu, core.part) == (own.cpu, own.part):
+    if _has_kernels_of(counted.emulation, stream):
         ends = counted.counts.warm, counted.counts.cold
     else:
-        first, *_, third = arm.regions(
-            counted.artifact, counted.inputs, core, hierarchies=HIERARCHIES, deadline_s=deadline_s
-        )
+        artifact, inputs, core = counted.artifact, counted.inputs, STREAMS[stream]
+        first, *_, third = arm.regions(artifact, inputs, core, hierarchies=HIERARCHIES, deadline_s=deadline_s)
         ends = third, first
     return ends[0].behind_the_first(), ends[1].behind_the_first()
 
