@@ -139,7 +139,7 @@ def predict(model: DeviceModel, device: Device, region: Region, runtime: str = R
             low_ms=found.low / khz,
             high_ms=found.high / khz,
             provenance="modelled",
-            note=f"{model.coverage:.0%} interval, {_behind(known)} {known.runtime}",
+            note=f"{model.coverage * 100:.0f} % interval, {_behind(known)} {known.runtime}{_error(known)}",
         )
     width = math.exp(known.widest)
     return Latency(
@@ -239,6 +239,14 @@ def _behind(known: Calibrated) -> str:
     if not known.rows:
         return "published rows of its kin, none of its own, of"
     return f"{known.rows} published rows of"
+
+
+def _error(known: Calibrated) -> str:
+    """Return how far the device's fits err on networks that they lack, where that is known."""
+    errors = sorted(error for fold in known.errors for error in fold)
+    if not errors:
+        return ""
+    return f", median error {math.expm1(errors[len(errors) // 2]) * 100:.1f} % on networks left out"
 
 
 def _outside(known: Calibrated, region: Region, runtime: str) -> list[str]:
