@@ -185,15 +185,16 @@ def test_armv7_scores_are_those_of_the_same_runtime_on_the_host_and_its_counts_r
 
 
 @emulated
-def test_a_measurement_has_every_number_exact_and_no_milliseconds() -> None:
+def test_a_measurement_has_every_number_exact_and_milliseconds_modelled_from_the_fits_kernels() -> None:
     found = measure(INT8, "ab" * 32, PROFILES["android-arm64-low"], histories(1))
     named = {number.name: number for number in found.numbers}
     exact = ("instructions", "instructions_cold", "l1d_misses", "l2_misses", "peak_memory_bytes")
     assert all(named[name].exact and named[name].provenance == "emulated" for name in exact)
     assert named["instructions"].value == count_on("android-arm64-low").warm.instructions
     assert "LiteRT 1.4.0" in named["instructions"].source
+    assert named["latency_p50_ms"].provenance == "modelled"
     assert named["latency_p50_ms"].value is None
-    assert "ARM budgets bind on counts" in named["latency_p50_ms"].source
+    assert "from counts of Cortex-A72 kernels" in named["latency_p50_ms"].source
 
 
 @emulated

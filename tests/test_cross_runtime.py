@@ -242,6 +242,6 @@ def test_a_network_counted_again_gives_the_committed_counts() -> None:
     for region, before in ((again.warm, committed.warm), (again.cold, committed.cold)):
         for name in Region.__struct_fields__[:11]:
             assert getattr(region, name) == getattr(before, name)
-        # Where the driver's data lie, and with it a line or two, changes with every version of the driver.
+        # Where data lie, and with it which lines a set drops, changes with every version of the driver.
         for found, kept in zip((*region.l1d, *region.l2), (*before.l1d, *before.l2), strict=True):
-            assert abs(found.misses - kept.misses) <= 8
+            assert found.misses == pytest.approx(kept.misses, rel=0.02, abs=8)
