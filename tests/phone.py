@@ -22,7 +22,7 @@ from edgepack.store import write_atomic
 from edgepack.tools import arm, debian, home
 
 PACKAGES = ("adbd", "busybox-static", "dash")
-SOURCE = f"deb [signed-by={arm._KEYRING}] http://deb.debian.org/debian trixie main\n"
+SOURCE = arm._APT_SOURCE.replace("bookworm", "trixie")
 COMMANDS = ("cat", "cut", "find", "grep", "mkdir", "rm", "sed", "sleep")
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 SHIM = Path(__file__).parent / "data" / "phone.c"
