@@ -4,12 +4,11 @@ import zlib
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edgepack.errors import ConfigError, ConvertError, MeasureError
 from edgepack.latency.as_target import named_profiles
 from edgepack.results import Attribution, Measurement, Number
+from edgepack.runtimes import host
 from edgepack.stages.attribution import attributed, core_of
 from edgepack.stages.figures import measured
 from edgepack.store import sha256_of
@@ -27,7 +26,7 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
     """
     profile = named_profiles((pattern,))[0]
     _check_suffix(model, profile.name, _SUFFIXES.get(profile.platform, _TFLITE))
-    row = _full_history(model)
+    row = host.full_history(model)
     tell(f"measuring {model.name} on {profile.name}", 0, 0)
     return _with_sizes(measured(model, sha256_of(model), profile, row), model, profile.name)
 
@@ -47,7 +46,7 @@ def measure_on_device(model: Path, device: str, tell: Tell) -> Measurement:
             f"device '{device}'", "is not known", allowed="allowed is adb:SERIAL", remedy="See `adb devices`."
         )
     _check_suffix(model, "LiteRT", _TFLITE)
-    inputs = {"history": _full_history(model)}
+    inputs = {"history": host.full_history(model)}
     found = real.measure(model, sha256_of(model), serial, inputs, tell)
     return _with_sizes(found, model, found.target)
 
@@ -61,30 +60,13 @@ def explain_file(model: Path, pattern: str, tell: Tell) -> tuple[str, Attributio
     profile = named_profiles((pattern,))[0]
     emulation = core_of(profile)
     _check_suffix(model, profile.name, _TFLITE)
-    row = _full_history(model)
+    row = host.full_history(model)
     tell(f"counting the operators of {model.name} on {emulation.core}", 0, 0)
     whole = measured(model, sha256_of(model), profile, row)
     found = attributed(model, whole, emulation, row)
     if found.failure:
         raise MeasureError(model.name, found.failure.rstrip("."), remedy="Measure it as a whole instead.")
     return profile.name, found
-
-
-def _full_history(model: Path) -> NDArray[np.int32]:
-    """Return int32 [1, L], the items 1, 2, 3 …; raise ConvertError unless the model is of the contract."""
-    from edgepack.runtimes import host
-
-    signature = host.signature(model)
-    if [t.name for t in signature.inputs] != ["history"] or len(signature.outputs) != 1:
-        names = ", ".join(t.name for t in (*signature.inputs, *signature.outputs))
-        raise ConvertError(
-            model.name,
-            f"has the inputs and outputs {names}",
-            allowed="the contract is `history` int32 [1, L] in, `scores` float32 [1, V + 1] out",
-            remedy="Export the model with these.",
-        )
-    (length, width) = (int(signature.inputs[0].shape[-1]), int(signature.outputs[0].shape[-1]))
-    return (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
 
 
 def _with_sizes(found: Measurement, model: Path, target: str) -> Measurement:

@@ -13,7 +13,7 @@ from edgepack.calibrate.counts import DEADLINE_S, shape_of
 from edgepack.calibrate.evaluate import PULL_OF_OWN_ROWS
 from edgepack.calibrate.fit import drawn
 from edgepack.calibrate.rows import Row, version_of_device
-from edgepack.errors import ConfigError, ConvertError, DataError, did_you_mean
+from edgepack.errors import ConfigError, DataError, did_you_mean
 from edgepack.latency.devices import Device, load_devices
 from edgepack.latency.features import FEATURES, HIERARCHIES, dtype, features, memory_bytes
 from edgepack.latency.model import Calibrated, DeviceModel, OwnCalibrated, known_of
@@ -154,17 +154,9 @@ def _of_ncnn(run: Run, device: Device) -> Region:
 
 
 def _of_litert(model: Path, device: Device) -> Region:
-    """Count a model of the serving contract on a history of the items 1, 2, 3 ... up to its length."""
-    signature = host.signature(model)
-    if [one.name for one in signature.inputs] != ["history"] or len(signature.outputs) != 1:
-        allowed = "the contract is `history` int32 [1, L] in, `scores` float32 [1, V + 1] out"
-        remedy = "Export the model with these."
-        raise ConvertError(model.name, "has other inputs or outputs", allowed=allowed, remedy=remedy)
-    length, width = int(signature.inputs[0].shape[-1]), int(signature.outputs[0].shape[-1])
-    row = (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
-    core = STREAMS[device.stream]
-    counts = arm.count(model, {"history": row}, core, hierarchies=HIERARCHIES, deadline_s=DEADLINE_S)
-    return counts.warm.behind_the_first()
+    row, core = host.full_history(model), STREAMS[device.stream]
+    *_, third = arm.regions(model, {"history": row}, core, hierarchies=HIERARCHIES, deadline_s=DEADLINE_S)
+    return third.behind_the_first()
 
 
 def fitted(model: DeviceModel, device: Device, rows: list[Row], runtime: str) -> Calibrated:

@@ -86,6 +86,24 @@ def signature(artifact: Path, *, engine: Engine | None = None, deadline_s: float
     )
 
 
+def full_history(model: Path) -> NDArray[np.int32]:
+    """Return a row for any model of the serving contract, int32 [1, L]: the items 1, 2, 3 … up to its length.
+
+    Raises ConvertError for a model with other inputs or outputs, and what `signature` raises.
+    """
+    found = signature(model)
+    if [t.name for t in found.inputs] != ["history"] or len(found.outputs) != 1:
+        names = ", ".join(t.name for t in (*found.inputs, *found.outputs))
+        raise ConvertError(
+            model.name,
+            f"has the inputs and outputs {names}",
+            allowed="the contract is `history` int32 [1, L] in, `scores` float32 [1, V + 1] out",
+            remedy="Export the model with these.",
+        )
+    length, width = (int(found.inputs[0].shape[-1]), int(found.outputs[0].shape[-1]))
+    return (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
+
+
 def engine_for(artifact: Path) -> Engine:
     """Return the engine that reads files of this suffix: LiteRT for .tflite, else onnxruntime."""
     return "litert" if artifact.suffix == ".tflite" else "onnxruntime"
