@@ -66,7 +66,7 @@ def _sorted_out(weights: list[tuple[str, NDArray[Any]]]) -> Makeup:
             continue
         upright = array if array.shape[0] > array.shape[1] else array.T
         known = tables.get(upright.tobytes())
-        found = Matrix(name, *upright.shape, array.dtype.name, 1)
+        found = Matrix(name, upright.shape[0], upright.shape[1], array.dtype.name, 1)
         tables[upright.tobytes()] = found if known is None else known._replace(copies=known.copies + 1)
     largest_first = sorted(tables.values(), key=lambda table: -table.weights)
     return Makeup(tuple(largest_first), network, sum(array.nbytes for _, array in weights))
