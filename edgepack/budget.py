@@ -3,10 +3,15 @@
 import msgspec
 
 from edgepack.profiles import Budget
-from edgepack.results import Measurement, Number, Provenance, Quality, Status, Verdict
+from edgepack.results import GroupQuality, Measurement, Number, Provenance, Quality, Status, Verdict
 
 UPPER_BOUND_SLACK = 0.02
 """How far the one-sided 95 % bound of a drop may stand above its budget (a paired test's allowance)."""
+
+GROUP_FACTOR = 5.0
+"""How many times a metric's `max_drop` a group of users may lose, where the budget does not say."""
+LEAST_GROUP_USERS = 100
+"""Fewer users than these, whom the float model serves, are shown and not judged."""
 
 _NUMBER_OF_LIMIT = {
     "instructions": "instructions",
@@ -38,6 +43,7 @@ def judge(
         if (allowed := getattr(budget, limit)) is not None
     ]
     verdicts += [_drop_verdict(metric, allowed, quality) for metric, allowed in budget.max_drop.items()]
+    verdicts += _group_verdicts(budget, quality)
     if budget.min_overlap_at_10 is not None:
         verdicts.append(_overlap_verdict(budget.min_overlap_at_10, quality))
     return tuple(verdicts)
@@ -110,6 +116,50 @@ def _drop_verdict(metric: str, allowed: float, quality: Quality | None) -> Verdi
         status="within" if holds else "over",
         provenance="computed",
         note=f"95 % upper bound {drop.upper:.4f}, allowed {bound:.4f}",
+    )
+
+
+def _group_verdicts(budget: Budget, quality: Quality | None) -> list[Verdict]:
+    """Judge the worst group of each limited metric.
+
+    A limit that nobody wrote down binds once a group is large enough; one of the budget's own never passes
+    unmeasured.
+    """
+    least = LEAST_GROUP_USERS if budget.least_group_users is None else budget.least_group_users
+    implied = {metric: min(1.0, GROUP_FACTOR * allowed) for metric, allowed in budget.max_drop.items()}
+    verdicts = []
+    for metric, allowed in {**implied, **budget.max_group_drop}.items():
+        groups = quality.groups if quality is not None else ()
+        judged = [one for one in groups if metric in one.drops and one.served[metric] >= least]
+        if judged:
+            verdicts.append(_group_verdict(metric, allowed, judged, len(groups) - len(judged)))
+        elif metric in budget.max_group_drop:
+            why = f"no group of users has {least} whom the float model serves"
+            verdicts.append(_not_measured(f"group drop of {metric}", allowed, "computed", why))
+    return verdicts
+
+
+def _group_verdict(metric: str, allowed: float, judged: list[GroupQuality], too_small: int) -> Verdict:
+    bound = allowed + UPPER_BOUND_SLACK
+
+    def margin(group: GroupQuality) -> float:
+        drop = group.drops[metric]
+        return min(allowed - drop.value, bound - drop.upper)
+
+    worst = min(judged, key=margin)
+    drop = worst.drops[metric]
+    # A loss that its users are too few to rule out is not one that they show.
+    status: Status = "over" if drop.value > allowed else "within" if drop.upper <= bound else "undecided"
+    told = f"worst of {len(judged)} groups: {worst.by} {worst.group}, {worst.users:,} users"
+    few = f"; {too_small} too small to judge" if too_small else ""
+    return Verdict(
+        limit=f"group drop of {metric}",
+        allowed=allowed,
+        found=drop.value,
+        margin=margin(worst),
+        status=status,
+        provenance="computed",
+        note=f"{told}, 95 % upper bound {drop.upper:.4f}, allowed {bound:.4f}{few}",
     )
 
 

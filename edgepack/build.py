@@ -393,6 +393,7 @@ def _recipe_row(candidate: Candidate) -> ModelRow:
         model_bytes=artifact.model_bytes,
         deflate_bytes=artifact.deflate_bytes,
         zero_share_min=min(artifact.zero_share.values(), default=None),
+        groups=quality.groups if quality else (),
     )
 
 

@@ -65,12 +65,16 @@ class QualityConfig(_Checked, frozen=True, kw_only=True):
     """How ranking is judged: the K of every @K metric, seen items filtered or not, the noise floor.
 
     `noise_floor` trains the float model once more with another seed, so that the overlap of two equal
-    models stands beside every overlap.
+    models stands beside every overlap. `groups` is a CSV file of users and the groups that they belong to
+    (a heading, the user first, then one column a grouping), `group_columns` names columns of the log that do
+    so; each is reported and judged beside the groups by history length and by the target's popularity.
     """
 
     k: int = 10
     filter_seen: bool = True
     noise_floor: bool = True
+    groups: str | None = None
+    group_columns: tuple[str, ...] = ()
 
 
 class Config(_Checked, frozen=True, kw_only=True):

@@ -19,7 +19,10 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Budget(_Checked, frozen=True, kw_only=True):
     """Limits of one target; None means that the limit is not set.
 
-    `max_drop` maps a ranking metric (`ndcg@10`) to the largest relative loss against the float model.
+    `max_drop` maps a ranking metric (`ndcg@10`) to the largest relative loss against the float model, on the
+    mean of all test users; `max_group_drop` does so for every group of users that has at least
+    `least_group_users` whom the float model serves (100 unless set). A metric of `max_drop` that
+    `max_group_drop` does not name is allowed five times its limit in a group; 1.0 allows anything.
     """
 
     model_bytes: int | None = None
@@ -31,6 +34,8 @@ class Budget(_Checked, frozen=True, kw_only=True):
     load_ms: float | None = None
     min_overlap_at_10: float | None = None
     max_drop: dict[str, float] = {}
+    max_group_drop: dict[str, float] = {}
+    least_group_users: int | None = None
 
 
 class Cache(_Checked, frozen=True, kw_only=True):
@@ -185,4 +190,7 @@ def merged(budget: Budget, over: Budget) -> Budget:
         name: getattr(over, name) if getattr(over, name) is not None else getattr(budget, name)
         for name in Budget.__struct_fields__
     }
-    return Budget(**{**fields, "max_drop": {**budget.max_drop, **over.max_drop}})
+    by_metric = {
+        name: {**getattr(budget, name), **getattr(over, name)} for name in ("max_drop", "max_group_drop")
+    }
+    return Budget(**{**fields, **by_metric})

@@ -70,6 +70,22 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
+class GroupQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """What one group of the test users loses against the float model, paired, with intervals.
+
+    `by` says what the users are grouped by ("history length"), `group` which of its groups this is.
+    `served` counts, for each metric, the users for whom the float model scores above 0: only they can lose.
+    A metric that is 0 for all of them has no drop.
+    """
+
+    by: str
+    group: str
+    users: int
+    served: dict[str, int]
+    drops: dict[str, Drop]
+    overlap_at_10: Estimate
+
+
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Ranking quality of one artifact under one runtime, on the whole catalogue."""
 
@@ -79,6 +95,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     users: int
     runtime: str
     protocol: str
+    groups: tuple[GroupQuality, ...] = ()
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,6 +267,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     deflate_bytes: int | None = None
     zero_share_min: float | None = None
     note: str = ""
+    groups: tuple[GroupQuality, ...] = ()
 
 
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edgepack.errors import BundleError, ToolError
-from edgepack.report import from_json, html, junit, markdown, plots, text, to_json, units, views
+from edgepack.report import from_json, groups, html, junit, markdown, plots, text, to_json, units, views
 from edgepack.results import BuildResult, Candidate, ModelRow, TargetResult, Verdict
 from tests.sample_result import FLOAT_NDCG, estimate, sample_result
 
@@ -72,6 +72,17 @@ def test_the_first_line_counts_the_targets_and_names_those_without_a_bundle() ->
     first = text.render(sample_result()).splitlines()[0]
     assert first.startswith("FAIL: 3 of 4 targets have a bundle within budget, not android-armv7.")
     assert "No baseline wins over the float model on NDCG@10: the best is Markov chain 0.1107" in first
+
+
+def test_every_group_of_users_has_a_row_with_its_loss_its_interval_and_its_overlap() -> None:
+    found = groups.rows(sample_result())
+    assert [row[0] for row in found] == ["history length: 5 to 43 events", "target's popularity: tail"]
+    assert groups.header(sample_result())[3:] == ("float", "ptq", "qat", "prune50-qat")
+    # The recipe loses 2.48 %, its tail 2 points more.
+    assert found[1][1:3] == ("1,432", "180")
+    assert found[1][4] == "4.48 % [2.48, 7.48]; 0.900"
+    for rendered in (markdown.render(sample_result()), Page(html.render(sample_result())).text):
+        assert "4.48 % [2.48, 7.48]; 0.900" in rendered.replace("\\", "")
 
 
 def test_the_first_line_says_that_a_baseline_wins() -> None:
@@ -156,7 +167,7 @@ def test_markdown_tables_keep_their_columns_whatever_a_name_holds() -> None:
 
 def test_junit_has_a_suite_a_target_and_a_failure_for_each_limit_that_does_not_hold() -> None:
     root = ElementTree.fromstring(junit.render(sample_result()))  # noqa: S314  # our own output
-    assert root.attrib["tests"] == "25"
+    assert root.attrib["tests"] == "29"
     assert (root.attrib["failures"], root.attrib["skipped"]) == ("2", "4")
     suites = {suite.attrib["name"]: suite for suite in root}
     assert [failure.attrib["type"] for failure in suites["android-armv7"].iter("failure")] == [
@@ -185,7 +196,7 @@ def test_verdicts_of_a_check_become_one_suite() -> None:
     verdicts = sample_result().targets[1].candidates[0].verdicts
     root = ElementTree.fromstring(junit.render_verdicts("phone.edgepack", verdicts))  # noqa: S314
     assert [suite.attrib["name"] for suite in root] == ["phone.edgepack"]
-    assert (root.attrib["tests"], root.attrib["failures"]) == ("5", "2")
+    assert (root.attrib["tests"], root.attrib["failures"]) == ("6", "2")
 
 
 def test_the_page_is_well_formed_and_makes_no_request() -> None:

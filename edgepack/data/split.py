@@ -83,7 +83,7 @@ def _split(
     train = _prefixes(sequences, np.arange(sequences.users), cut)
     test = _evaluation(sequences, tested, start[ends[tested] - 1], group, new)
     valid = _evaluation(sequences, checked, valid_at[checked], group, new)
-    return Split(train, valid, test, interactions.item_count)
+    return Split(train, valid, test, interactions.item_count, tested)
 
 
 def _prefixes(sequences: Sequences, users: NDArray[np.int64], ends: NDArray[np.int64]) -> Sequences:

@@ -40,12 +40,17 @@ class EvaluationSet(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Training sequences and the two evaluation sets; `item_count` is V, the catalogue's size."""
+    """Training sequences and the two evaluation sets; `item_count` is V, the catalogue's size.
+
+    `tested` int64 [test users] numbers the test users among all users of the log; a split that was read back
+    from a file does not know it.
+    """
 
     train: Sequences
     valid: EvaluationSet
     test: EvaluationSet
     item_count: int
+    tested: NDArray[np.int64] | None = None
 
 
 def padded(history: Sequences, length: int) -> NDArray[np.int32]:

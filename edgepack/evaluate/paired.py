@@ -3,6 +3,8 @@
 Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, percentile intervals.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,21 +35,47 @@ def drop(
     Raises MeasureError when the users differ, a value is NaN, or the float model scores 0 (no loss is
     defined then).
     """
-    _check(float_per_user)
-    _check(candidate_per_user)
-    if len(float_per_user) != len(candidate_per_user):
-        found = f"{len(float_per_user)} and {len(candidate_per_user)} users"
+    return drops({metric: float_per_user}, {metric: candidate_per_user}, seed)[metric]
+
+
+def drops(
+    before: Mapping[str, NDArray[np.float64]], after: Mapping[str, NDArray[np.float64]], seed: int
+) -> dict[str, Drop]:
+    """Return `drop` of every metric of `before`, all on the same resampled users."""
+    for metric, values in before.items():
+        _check_pair(metric, values, after[metric])
+    columns = [side[metric] for metric in before for side in (before, after)]
+    means = _resampled_means(np.stack(columns, axis=1), seed)
+    return {
+        metric: _drop(metric, before[metric], after[metric], *means[:, 2 * place : 2 * place + 2].T)
+        for place, metric in enumerate(before)
+    }
+
+
+def _drop(
+    metric: str,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    means_before: NDArray[np.float64],
+    means_after: NDArray[np.float64],
+) -> Drop:
+    some = means_before > 0
+    losses = np.where(some, 1.0 - means_after / np.where(some, means_before, 1.0), 0.0)
+    low, upper, high = np.percentile(losses, [2.5, 95.0, 97.5])
+    point = 1.0 - float(after.mean()) / float(before.mean())
+    return Drop(metric=metric, value=point, upper=float(upper), low=float(low), high=float(high))
+
+
+def _check_pair(metric: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
+    _check(before)
+    _check(after)
+    if len(before) != len(after):
+        found = f"{len(before)} and {len(after)} users"
         raise MeasureError(metric, found, remedy="Evaluate both models on the same users.")
-    if not float_per_user.any():
+    if not before.any():
         raise MeasureError(
             metric, "the float model scores 0", remedy="Train it longer, or gate on another metric."
         )
-    both = np.stack([float_per_user, candidate_per_user], axis=1)
-    before, after = _resampled_means(both, seed).T
-    losses = np.where(before > 0, 1.0 - after / np.where(before > 0, before, 1.0), 0.0)
-    low, upper, high = np.percentile(losses, [2.5, 95.0, 97.5])
-    point = 1.0 - float(candidate_per_user.mean()) / float(float_per_user.mean())
-    return Drop(metric=metric, value=point, upper=float(upper), low=float(low), high=float(high))
 
 
 def _check(per_user: NDArray[np.float64]) -> None:
@@ -63,6 +91,9 @@ def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float
     step = max(1, _BLOCK // users)
     blocks = []
     for begin in range(0, RESAMPLES, step):
-        chosen = generator.integers(0, users, (min(step, RESAMPLES - begin), users))
-        blocks.append(np.stack([column[chosen].mean(axis=1) for column in values.T], axis=1))
+        rows = min(step, RESAMPLES - begin)
+        chosen = generator.integers(0, users, (rows, users))
+        # How often each user was drawn says all that a mean needs.
+        flat = (chosen + users * np.arange(rows)[:, None]).ravel()
+        blocks.append(np.bincount(flat, minlength=rows * users).reshape(rows, users) @ values / users)
     return np.concatenate(blocks)

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable
 
-from edgepack.report import operators, units, views
+from edgepack.report import groups, operators, units, views
 from edgepack.results import BuildResult
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
@@ -22,6 +22,7 @@ def render(result: BuildResult) -> str:
         f"### Ranking quality\n\n{_table(views.quality_header(result), views.quality_rows(result))}",
         _escaped(f"Judged on the {result.protocol}. {views.noise_floor_sentence(result)}"),
         f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
+        _groups(result),
         *(_operators(one) for one in operators.counted(result)),
         _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
     ]
@@ -39,6 +40,12 @@ def _reasons(result: BuildResult) -> str:
         for one in views.dropped_groups(result)
     ]
     return "\n".join(without + dropped)
+
+
+def _groups(result: BuildResult) -> str:
+    rows = groups.rows(result)
+    table = _table(map(_escaped, groups.header(result)), rows)
+    return f"### Who pays for it\n\n{table}\n\n{_escaped(groups.NOTE)}" if rows else ""
 
 
 def _operators(one: operators.Counted) -> str:

@@ -26,9 +26,10 @@ def limits(budget: Budget) -> str:
     words = [
         f"{name} {getattr(budget, name):,}"
         for name in Budget.__struct_fields__
-        if name != "max_drop" and getattr(budget, name) is not None
+        if name not in ("max_drop", "max_group_drop") and getattr(budget, name) is not None
     ]
     words += [f"drop of {metric} {allowed:.1%}" for metric, allowed in budget.max_drop.items()]
+    words += [f"group drop of {metric} {allowed:.1%}" for metric, allowed in budget.max_group_drop.items()]
     return ", ".join(words) or "none"
 
 

@@ -30,8 +30,9 @@ def metric_words(name: str) -> str:
 
 def limit_words(limit: str) -> str:
     """Return a budget limit in words: "peak_memory_bytes" is "peak memory"."""
-    if limit.startswith("drop of "):
-        return f"drop of {metric_words(limit.removeprefix('drop of '))}"
+    if limit.startswith(("drop of ", "group drop of ")):
+        what, _, metric = limit.rpartition(" ")
+        return f"{what} {metric_words(metric)}"
     return _LIMIT_WORDS.get(limit, limit.replace("_", " "))
 
 
@@ -83,7 +84,7 @@ def quantity(name: str, value: float | None) -> str:
         return size(value)
     if name.endswith("_ms"):
         return milliseconds(value)
-    if name.startswith("drop of "):
+    if name.startswith(("drop of ", "group drop of ")):
         return percent(value, 2)
     if name.startswith("overlap"):
         return f"{value:.3f}"

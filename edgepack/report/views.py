@@ -81,7 +81,7 @@ def used_share(verdict: Verdict) -> float | None:
     if verdict.margin is None:
         return None
     scale = 1.0
-    if verdict.limit.startswith("drop of "):
+    if verdict.limit.startswith(("drop of ", "group drop of ")):
         scale = verdict.allowed
     elif verdict.limit.startswith("overlap"):
         scale = 1.0 - verdict.allowed

@@ -9,9 +9,9 @@ import msgspec
 from edgepack.errors import ConvertError, LimitError, MeasureError
 from edgepack.latency.devices import OWN, calibration_folder
 from edgepack.profiles import Profile
-from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Number, Quality
+from edgepack.results import Artifact, Drop, Estimate, GroupQuality, Measurement, ModelRow, Number, Quality
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
-from edgepack.stages import Place, versions
+from edgepack.stages import Place, groups, versions
 from edgepack.stages.logs import calibration, parity_histories
 from edgepack.stages.models import Model, onnx_source
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
@@ -141,6 +141,16 @@ def _write_evaluation(folder: Path, found: "Evaluation") -> None:
     write_atomic(folder / "metrics.json", msgspec.json.encode(_estimates(found)))
 
 
+def evaluation_of(kept: Kept) -> "Evaluation":
+    """Return what every user of an evaluation got."""
+    import numpy as np
+
+    from edgepack.evaluate.ranking import Evaluation
+
+    with np.load(kept.path / "evaluation.npz") as stored:
+        return Evaluation({name: stored[name] for name in stored.files if name != "top10"}, stored["top10"])
+
+
 def metrics_of(kept: Kept) -> dict[str, Estimate]:
     """Return the metrics of an evaluation, with their intervals."""
     return msgspec.json.decode((kept.path / "metrics.json").read_bytes(), type=dict[str, Estimate])
@@ -148,12 +158,9 @@ def metrics_of(kept: Kept) -> dict[str, Estimate]:
 
 def overlap_of(first: Kept, second: Kept) -> float:
     """Return the mean overlap@10 of two evaluations of the same users."""
-    import numpy as np
-
     from edgepack.evaluate.ranking import overlap
 
-    with np.load(first.path / "evaluation.npz") as a, np.load(second.path / "evaluation.npz") as b:
-        return float(overlap(a["top10"], b["top10"]).mean())
+    return float(overlap(evaluation_of(first).top10, evaluation_of(second).top10).mean())
 
 
 # Artifacts
@@ -217,19 +224,28 @@ def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, eng
 def quality(place: Place, split: Kept, reference: Kept, made: Kept, engine: Engine) -> Quality:
     """Rank all test users with an artifact under `engine` and hold it against the float model."""
     kept = _ranked(place, split, made, engine)
-    inputs = {"float": reference.digest, "artifact": kept.digest, "code": source_fingerprint("evaluate")}
+    grouped = groups.groupings(place, split)
+    inputs = {
+        "float": reference.digest,
+        "artifact": kept.digest,
+        "groups": grouped.digest,
+        "code": source_fingerprint("evaluate"),
+    }
 
     def make(folder: Path) -> None:
         write_atomic(folder / "drops.json", msgspec.json.encode(_drops(reference, kept)))
+        losses = groups.losses(grouped, evaluation_of(reference), evaluation_of(kept), _BOOTSTRAP_SEED)
+        write_atomic(folder / "groups.json", msgspec.json.encode(losses))
 
     drops = place.store.produce("drops", inputs, make)
     return Quality(
         metrics=metrics_of(kept),
         drops=msgspec.json.decode((drops.path / "drops.json").read_bytes(), type=dict[str, Drop]),
         overlap_at_10=overlap_of(reference, kept),
-        users=_users(kept),
+        users=len(evaluation_of(kept).top10),
         runtime=engine.name,
         protocol=protocol(place),
+        groups=msgspec.json.decode((drops.path / "groups.json").read_bytes(), type=tuple[GroupQuality, ...]),
     )
 
 
@@ -261,21 +277,12 @@ def _engine_key(engine: Engine) -> list[object]:
     return [engine.name, msgspec.to_builtins(engine.emulation)]
 
 
-def _users(kept: Kept) -> int:
-    import numpy as np
-
-    with np.load(kept.path / "evaluation.npz") as found:
-        return len(found["top10"])
-
-
 def _drops(reference: Kept, kept: Kept) -> dict[str, Drop]:
-    import numpy as np
+    from edgepack.evaluate.paired import drops
 
-    from edgepack.evaluate.paired import drop
-
-    with np.load(reference.path / "evaluation.npz") as before, np.load(kept.path / "evaluation.npz") as after:
-        names = [name for name in sorted(before.files) if name != "top10" and before[name].any()]
-        return {name: drop(name, before[name], after[name], _BOOTSTRAP_SEED) for name in names}
+    before, after = evaluation_of(reference).metrics, evaluation_of(kept).metrics
+    some = {name: values for name, values in sorted(before.items()) if values.any()}
+    return drops(some, after, _BOOTSTRAP_SEED) if some else {}
 
 
 def measure(place: Place, split: Kept, made: Kept, profile: Profile) -> Measurement:

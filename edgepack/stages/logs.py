@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgepack.data.clean import CleaningReport, Interactions
+
 CALIBRATION_ROWS = 256
 CALIBRATION_SEED = 23
 PARITY_ROWS = 128
 
 
-class _Source(NamedTuple):
+class LogSource(NamedTuple):
+    """Where the log is, and how it is read, cleaned and split; `path` is None for the embedded shop."""
+
     name: str
     path: Path | None
     identity: str
@@ -34,7 +38,7 @@ class _Source(NamedTuple):
 
 def split_log(place: Place) -> Kept:
     """Read, clean and split the log: `split.npz`, `vocabulary.json`, `facts.json`."""
-    source = _source(place.config.data, place.folder)
+    source = source_of(place.config.data, place.folder)
     inputs = {
         "source": [source.identity, source.format, source.columns, source.cleaning, source.split],
         "code": source_fingerprint("data"),
@@ -53,16 +57,17 @@ def facts(kept: Kept) -> DataFacts:
     return msgspec.json.decode((kept.path / "facts.json").read_bytes(), type=DataFacts)
 
 
-def _source(config: DataConfig, folder: Path) -> _Source:
+def source_of(config: DataConfig, folder: Path) -> LogSource:
+    """Return the configured source. Raises DataError when there is no such file."""
     if config.shop is not None:
         name = f"synthetic shop, {config.shop.items:,} items, seed {config.shop.seed}"
         identity = digest_of(msgspec.to_builtins(config.shop))
-        return _Source(name, None, identity, None, {}, config.cleaning, config.split or "leave-one-out")
+        return LogSource(name, None, identity, None, {}, config.cleaning, config.split or "leave-one-out")
     if config.set is not None:
         from edgepack.data import public
 
         known, taken = public.known(config.set), public.taken(config.set)
-        return _Source(
+        return LogSource(
             f"{config.set} ({taken.path.name})",
             taken.path,
             sha256_of(taken.path),
@@ -81,20 +86,36 @@ def _source(config: DataConfig, folder: Path) -> _Source:
             remedy="Correct data.path in edgepack.toml.",
         )
     split = config.split or "leave-one-out"
-    return _Source(path.name, path, sha256_of(path), config.format, config.columns, config.cleaning, split)
+    return LogSource(path.name, path, sha256_of(path), config.format, config.columns, config.cleaning, split)
 
 
-def _write_split(config: DataConfig, source: _Source, folder: Path) -> None:
-    from edgepack.data import clean, read, shop, split
+def _cleaned(config: DataConfig, source: LogSource) -> "tuple[Interactions, CleaningReport]":
+    from edgepack.data import clean, read, shop
 
     rules = convert_table(source.cleaning, clean.CleaningRules, "edgepack.toml: data.cleaning")
     if source.path is None:
-        assert config.shop is not None  # noqa: S101  `_source` has no path for the shop alone
+        assert config.shop is not None  # noqa: S101  `source_of` has no path for the shop alone
         events = shop.make_shop(config.shop.items, config.shop.users, config.shop.seed)
     else:
         columns = convert_table(source.columns, read.Columns, "edgepack.toml: data.columns")
         events = read.read(source.path, columns, source.format)
-    interactions, report = clean.clean(events, rules)
+    return clean.clean(events, rules)
+
+
+def test_users(place: Place) -> tuple[str, ...]:
+    """Return the ids of the test users, in the order of the split."""
+    from edgepack.data.split import SPLITS
+
+    source = source_of(place.config.data, place.folder)
+    interactions, _ = _cleaned(place.config.data, source)
+    tested = SPLITS[source.split](interactions).tested
+    return tuple(interactions.users[user] for user in (() if tested is None else tested))
+
+
+def _write_split(config: DataConfig, source: LogSource, folder: Path) -> None:
+    from edgepack.data import split
+
+    interactions, report = _cleaned(config, source)
     made = split.SPLITS[source.split](interactions)
     split.save_split(made, interactions.vocabulary, folder)
     told = DataFacts(
