@@ -19,7 +19,7 @@ PACKAGE = ROOT / "edgepack"
 # Rooms import from lower floors only, never from their own; a floor is what stands on one line.
 FLOORS = [
     {"errors"},
-    {"config", "profiles", "results"},
+    {"config", "profiles", "results", "rows"},
     {"store", "proc", "keras2", "budget"},
     {"tools"},
     {"data", "models", "runtimes"},
