@@ -30,13 +30,14 @@ from edgepack.results import (
     Candidate,
     DataFacts,
     Dropped,
+    Example,
     Measurement,
     ModelRow,
     Quality,
     TargetResult,
 )
 from edgepack.runtimes.engines import device_engine, host_engine
-from edgepack.stages import Place, artifacts, attribution, figures, logs, models, versions
+from edgepack.stages import Place, artifacts, attribution, examples, figures, logs, models, versions
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
 
@@ -252,7 +253,14 @@ class _Build:
         else:
             # A bundle of an earlier build would look like this one's.
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
-        return ship.result_of(profile, dropped, choice, packed, operators)
+        result = ship.result_of(profile, dropped, choice, packed, operators)
+        return msgspec.structs.replace(result, examples=self._examples(profile, choice))
+
+    def _examples(self, profile: Profile, choice: ship.Choice) -> tuple[Example, ...]:
+        if choice.contender is None or choice.contender.candidate.quality is None:
+            return ()
+        made, quality = choice.contender.made, choice.contender.candidate.quality
+        return examples.examples(self.place, self.split, self.reference, made, profile, quality)
 
     def _attributed(
         self, profile: Profile, chosen: ship.Contender, choice: ship.Choice

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable
 
-from edgepack.report import groups, operators, units, views
+from edgepack.report import examples, groups, operators, units, views
 from edgepack.results import BuildResult
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
@@ -23,6 +23,7 @@ def render(result: BuildResult) -> str:
         _escaped(f"Judged on the {result.protocol}. {views.noise_floor_sentence(result)}"),
         f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
         _groups(result),
+        *(_examples(one) for one in examples.shown(result)),
         *(_operators(one) for one in operators.counted(result)),
         _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
     ]
@@ -46,6 +47,11 @@ def _groups(result: BuildResult) -> str:
     rows = groups.rows(result)
     table = _table(map(_escaped, groups.header(result)), rows)
     return f"### Who pays for it\n\n{table}\n\n{_escaped(groups.NOTE)}" if rows else ""
+
+
+def _examples(one: examples.Shown) -> str:
+    heading = f"### Users before and after on {_escaped(one.targets)}"
+    return f"{heading}\n\n{_table(examples.HEADER, examples.rows(one.examples))}\n\n{_escaped(examples.NOTE)}"
 
 
 def _operators(one: operators.Counted) -> str:
