@@ -37,7 +37,17 @@ from edgepack.results import (
     TargetResult,
 )
 from edgepack.runtimes.engines import device_engine, host_engine
-from edgepack.stages import Place, artifacts, attribution, examples, figures, logs, models, versions
+from edgepack.stages import (
+    Place,
+    artifacts,
+    attribution,
+    examples,
+    figures,
+    logs,
+    models,
+    sensitivity,
+    versions,
+)
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
 
@@ -163,6 +173,8 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     reference = figures.float_quality(place, split, model, trained)
     baselines = figures.baselines(place, split)
     noise = _noise_floor(place, split, model, reference)
+    attributed = planned.config.quality.attribute_loss
+    units = sensitivity.sensitivity(place, split, model, trained) if attributed else ()
 
     build = _Build(planned, place, split, model, trained, reference, out)
     build.prepare()
@@ -187,6 +199,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         stages_kept=tuple(place.store.kept),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - began,
+        sensitivity=units,
     )
 
 

@@ -234,6 +234,26 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
         return whole - explained
 
 
+class UnitLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """What the float model loses when one layer, or one group of a table's rows, alone is compressed.
+
+    `weights` counts the weights of `unit`.
+    """
+
+    unit: str
+    weights: int
+    drop: Drop
+    overlap_at_10: Estimate
+
+
+class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
+    """Every unit rounded to `bits` alone, the worst first, on validation users; activations stay float."""
+
+    bits: int
+    users: int
+    units: tuple[UnitLoss, ...]
+
+
 class Example(msgspec.Struct, frozen=True, kw_only=True):
     """One test user before and after: the ids of items, oldest first in `history`, best first in the lists.
 
@@ -326,6 +346,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     wall_s: float
     gate_metric: str = "ndcg@10"
+    sensitivity: tuple[Sensitivity, ...] = ()
 
     @property
     def passes(self) -> bool:

@@ -9,6 +9,7 @@ The set must have been taken in before (`edgepack data movielens-1m --from PATH`
 import statistics
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -156,10 +157,9 @@ def _ai_edge(one: Teacher) -> bytes:
     if not python.exists():
         _run("uv", "venv", "--python", sys.executable, str(folder))
         _run("uv", "pip", "install", "--python", str(python), AI_EDGE)
-    source, made = folder / "float.tflite", folder / "dynamic.tflite"
-    source.write_bytes(_tflite(one, _plain))
-    _run(str(python), "-c", _QUANTIZE, str(source), str(made))
-    return made.read_bytes()
+    result = folder / "dynamic.tflite"
+    _run(str(python), "-c", _QUANTIZE, str(_float_file(one, "TFLite float32")), str(result))
+    return result.read_bytes()
 
 
 def _run(*words: str) -> None:
@@ -169,22 +169,30 @@ def _run(*words: str) -> None:
         raise RuntimeError(f"{Path(words[0]).name} failed: {' '.join(last)}")
 
 
-def _onnx(one: Teacher, quantize: Callable[[Path, Path], None] | None) -> bytes:
-    import tempfile
-
+def _onnx(one: Teacher) -> bytes:
     import tf2onnx
 
     from edgepack.keras2 import tf
 
     model = stock(one)
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.int32, name="history")]
+    exported, _ = tf2onnx.convert.from_keras(model, signature, opset=17)
+    data: bytes = exported.SerializeToString()
+    return data
+
+
+def _quantized(one: Teacher, quantize: Callable[[Path, Path], None]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        plain, made = Path(folder) / "plain.onnx", Path(folder) / "made.onnx"
-        tf2onnx.convert.from_keras(model, signature, opset=17, output_path=str(plain))
-        if quantize is None:
-            return plain.read_bytes()
-        quantize(plain, made)
-        return made.read_bytes()
+        result = Path(folder) / "model.onnx"
+        quantize(_float_file(one, "ONNX float32"), result)
+        return result.read_bytes()
+
+
+def _float_file(one: Teacher, name: str) -> Path:
+    found = made(one, name)
+    if isinstance(found, str):
+        raise RuntimeError(f"there is no {name} to quantize: {found}")
+    return found
 
 
 def _ort_dynamic(**settings: Any) -> Callable[[Path, Path], None]:
@@ -220,11 +228,11 @@ RIVALS: dict[str, Callable[[Teacher], bytes]] = {
     "TFLite dynamic range": lambda one: _tflite(one, _dynamic),
     "TFLite default int8": _int8,
     "ai-edge-quantizer dynamic int8": _ai_edge,
-    "ONNX float32": lambda one: _onnx(one, None),
-    "ONNX Runtime dynamic int8": lambda one: _onnx(one, _ort_dynamic()),
-    "ONNX Runtime dynamic int8, MatMul and Gather": lambda one: _onnx(one, _ort_dynamic(**FEW)),
-    "ONNX Runtime static QDQ": lambda one: _onnx(one, _ort_static(one)),
-    "ONNX Runtime static QDQ, MatMul and Gather": lambda one: _onnx(one, _ort_static(one, **FEW)),
+    "ONNX float32": _onnx,
+    "ONNX Runtime dynamic int8": lambda one: _quantized(one, _ort_dynamic()),
+    "ONNX Runtime dynamic int8, MatMul and Gather": lambda one: _quantized(one, _ort_dynamic(**FEW)),
+    "ONNX Runtime static QDQ": lambda one: _quantized(one, _ort_static(one)),
+    "ONNX Runtime static QDQ, MatMul and Gather": lambda one: _quantized(one, _ort_static(one, **FEW)),
 }
 _VERSIONS = versions("tensorflow", "tf_keras", "tf2onnx", "onnxruntime", "ai-edge-litert")
 
