@@ -30,13 +30,24 @@ from edgepack.results import (
     Candidate,
     DataFacts,
     Dropped,
+    Example,
     Measurement,
     ModelRow,
     Quality,
     TargetResult,
 )
 from edgepack.runtimes.engines import device_engine, host_engine
-from edgepack.stages import Place, artifacts, attribution, figures, logs, models, versions
+from edgepack.stages import (
+    Place,
+    artifacts,
+    attribution,
+    examples,
+    figures,
+    logs,
+    models,
+    sensitivity,
+    versions,
+)
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
 
@@ -162,6 +173,8 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     reference = figures.float_quality(place, split, model, trained)
     baselines = figures.baselines(place, split)
     noise = _noise_floor(place, split, model, reference)
+    attributed = planned.config.quality.attribute_loss
+    units = sensitivity.sensitivity(place, split, model, trained) if attributed else ()
 
     build = _Build(planned, place, split, model, trained, reference, out)
     build.prepare()
@@ -186,6 +199,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         stages_kept=tuple(place.store.kept),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - began,
+        sensitivity=units,
     )
 
 
@@ -252,7 +266,14 @@ class _Build:
         else:
             # A bundle of an earlier build would look like this one's.
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
-        return ship.result_of(profile, dropped, choice, packed, operators)
+        result = ship.result_of(profile, dropped, choice, packed, operators)
+        return msgspec.structs.replace(result, examples=self._examples(profile, choice))
+
+    def _examples(self, profile: Profile, choice: ship.Choice) -> tuple[Example, ...]:
+        if choice.contender is None or choice.contender.candidate.quality is None:
+            return ()
+        made, quality = choice.contender.made, choice.contender.candidate.quality
+        return examples.examples(self.place, self.split, self.reference, made, profile, quality)
 
     def _attributed(
         self, profile: Profile, chosen: ship.Contender, choice: ship.Choice

@@ -68,6 +68,7 @@ class QualityConfig(_Checked, frozen=True, kw_only=True):
     models stands beside every overlap. `groups` is a CSV file of users and the groups that they belong to
     (a heading, the user first, then one column a grouping), `group_columns` names columns of the log that do
     so; each is reported and judged beside the groups by history length and by the target's popularity.
+    `attribute_loss` also tells what each layer and each group of the item table's rows costs alone.
     """
 
     k: int = 10
@@ -75,6 +76,7 @@ class QualityConfig(_Checked, frozen=True, kw_only=True):
     noise_floor: bool = True
     groups: str | None = None
     group_columns: tuple[str, ...] = ()
+    attribute_loss: bool = False
 
 
 class Config(_Checked, frozen=True, kw_only=True):

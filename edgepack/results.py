@@ -234,12 +234,48 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
         return whole - explained
 
 
+class UnitLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """What the float model loses when one layer, or one group of a table's rows, alone is compressed.
+
+    `weights` counts the weights of `unit`.
+    """
+
+    unit: str
+    weights: int
+    drop: Drop
+    overlap_at_10: Estimate
+
+
+class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
+    """Every unit rounded to `bits` alone, the worst first, on validation users; activations stay float."""
+
+    bits: int
+    users: int
+    units: tuple[UnitLoss, ...]
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One test user before and after: the ids of items, oldest first in `history`, best first in the lists.
+
+    `number` is the user's place among the examples and says nothing of who it is; `why` is the rule that
+    chose this user. Examples stand in reports and in no bundle.
+    """
+
+    number: int
+    why: str
+    history: tuple[str, ...]
+    targets: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    overlap_at_10: float
+
+
 class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one target. `chosen` is the sha256 of the artifact in `bundle`, None if none passed.
 
     `why` is one sentence: why that one, or which limit stopped each. `proof` says how the host's
     quality figures were shown to hold on the target's own runtime. `attribution` says which operators of the
-    chosen artifact cost what; None where they cannot be told apart.
+    chosen artifact cost what; None where they cannot be told apart. `examples` are users with its lists.
     """
 
     target: str
@@ -254,6 +290,7 @@ class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str | None = None
     content_hash: str | None = None
     attribution: Attribution | None = None
+    examples: tuple[Example, ...] = ()
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -309,6 +346,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     wall_s: float
     gate_metric: str = "ndcg@10"
+    sensitivity: tuple[Sensitivity, ...] = ()
 
     @property
     def passes(self) -> bool:

@@ -15,6 +15,7 @@ from edgepack.results import (
     Drop,
     Dropped,
     Estimate,
+    Example,
     GroupQuality,
     Measurement,
     ModelRow,
@@ -282,7 +283,21 @@ def target(
         proof="int8 outputs are byte-equal between the host and the emulated core on 500 users",
         bundle=f"{name}.edgepack" if best else None,
         content_hash=hashlib.sha256(name.encode()).hexdigest() if best else None,
+        examples=EXAMPLES if best else (),
     )
+
+
+EXAMPLES = (
+    Example(
+        number=1,
+        why="most changed",
+        history=("film-7", "film-9"),
+        targets=("film-3",),
+        before=("film-1", "film-3"),
+        after=("film-3", "film-8"),
+        overlap_at_10=0.5,
+    ),
+)
 
 
 PHONE_BUDGET = Budget(

@@ -9,15 +9,17 @@ import pytest
 
 from edgepack.budget import judge
 from edgepack.config import load_config
-from edgepack.data.types import Sequences
+from edgepack.data.types import EvaluationSet, Sequences
 from edgepack.errors import DataError
 from edgepack.evaluate import groups
+from edgepack.evaluate.examples import chosen
 from edgepack.evaluate.paired import drop, estimate
 from edgepack.evaluate.ranking import Evaluation, overlap
 from edgepack.profiles import Budget, merged
 from edgepack.results import Estimate, Measurement, Quality, Verdict
 from edgepack.stages import Place, logs
 from edgepack.stages import groups as stage
+from edgepack.stages.examples import shown
 from edgepack.store import Store
 
 NOTHING = Measurement(target="t", artifact_sha256="0", numbers=())
@@ -220,3 +222,31 @@ def test_a_wrong_declaration_is_named(tmp_path, quality, table, said):
     (tmp_path / "users.csv").write_text(table)
     with pytest.raises(DataError, match=said):
         grouped(place(tmp_path, quality))
+
+
+def test_examples_are_the_most_changed_the_median_and_the_least_changed_user():
+    before = np.tile(np.arange(1, 11, dtype=np.int32), (5, 1))
+    after = before.copy()
+    after[3, :6] = np.arange(11, 17)  # keeps four
+    after[1, :2] = (11, 12)  # keeps eight
+    after[0, :2] = (11, 12)
+    after[0, 2:4] = (4, 3)  # keeps eight, two of them in other places
+    nothing: dict[str, np.ndarray] = {}
+    found = chosen(Evaluation(nothing, before), Evaluation(nothing, after))
+    assert found == [("most changed", 3), ("most changed", 0), ("median", 1), ("least changed", 4)]
+    alone = chosen(Evaluation(nothing, before[:1]), Evaluation(nothing, after[:1]))
+    assert alone == [("most changed", 0)]
+
+
+def test_an_example_shows_item_ids_and_a_number_that_tells_nothing_of_the_user():
+    users = EvaluationSet(sequences([1], [1, 2, 3, 1, 2, 3]), sequences([2], [4]))
+    lists = np.zeros((2, 10), np.int32)
+    lists[:, 0] = 4
+    changed = lists.copy()
+    changed[1, 0] = 5
+    nothing: dict[str, np.ndarray] = {}
+    vocabulary = ("", "a", "b", "c", "d", "e")
+    first, second = shown(Evaluation(nothing, lists), Evaluation(nothing, changed), users, vocabulary)
+    assert (first.number, first.history, first.targets) == (1, ("b", "c", "a", "b", "c"), ("d",))
+    assert (first.before, first.after, first.overlap_at_10) == (("d",), ("e",), 0.0)
+    assert (second.number, second.before, second.overlap_at_10) == (2, ("d",), 1.0)

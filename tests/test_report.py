@@ -9,7 +9,19 @@ import msgspec
 import pytest
 
 from edgepack.errors import BundleError, ToolError
-from edgepack.report import from_json, groups, html, junit, markdown, plots, text, to_json, units, views
+from edgepack.report import (
+    examples,
+    from_json,
+    groups,
+    html,
+    junit,
+    markdown,
+    plots,
+    text,
+    to_json,
+    units,
+    views,
+)
 from edgepack.results import BuildResult, Candidate, ModelRow, TargetResult, Verdict
 from tests.sample_result import FLOAT_NDCG, estimate, sample_result
 
@@ -83,6 +95,15 @@ def test_every_group_of_users_has_a_row_with_its_loss_its_interval_and_its_overl
     assert found[1][4] == "4.48 % [2.48, 7.48]; 0.900"
     for rendered in (markdown.render(sample_result()), Page(html.render(sample_result())).text):
         assert "4.48 % [2.48, 7.48]; 0.900" in rendered.replace("\\", "")
+
+
+def test_users_are_shown_before_and_after_once_for_all_targets_that_ship_the_same() -> None:
+    (one,) = examples.shown(sample_result())
+    assert one.targets == "android-arm64-low, web-wasm-desktop, web-wasm-mobile"
+    row = ("1, most changed", "film-7, film-9", "film-3", "[film-1], film-3*", "film-3*, [film-8]", "0.5")
+    assert examples.rows(one.examples) == [row]
+    for rendered in (markdown.render(sample_result()), Page(html.render(sample_result())).text):
+        assert "[film-1], film-3*" in rendered.replace("\\", "")
 
 
 def test_the_first_line_says_that_a_baseline_wins() -> None:

@@ -1,7 +1,7 @@
 """One self-contained page: no script and no request, so it opens offline and can be sent by mail."""
 
 from edgepack.errors import ToolError
-from edgepack.report import groups, operators, units, views
+from edgepack.report import examples, groups, operators, sensitivity, units, views
 from edgepack.results import BuildResult, Estimate
 
 
@@ -27,7 +27,8 @@ def render(result: BuildResult) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(units=units, views=views, plots=plots, operators=operators, groups=groups)
+    rooms = {"units": units, "views": views, "plots": plots, "operators": operators}
+    environment.globals.update(rooms, groups=groups, examples=examples, sensitivity=sensitivity)
     page = environment.get_template("report.html.j2").render(
         result=result,
         gate=result.gate_metric,

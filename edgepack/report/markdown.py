@@ -4,8 +4,8 @@ import html
 import re
 from collections.abc import Iterable
 
-from edgepack.report import groups, operators, units, views
-from edgepack.results import BuildResult
+from edgepack.report import examples, groups, operators, sensitivity, units, views
+from edgepack.results import BuildResult, Sensitivity
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
@@ -23,6 +23,8 @@ def render(result: BuildResult) -> str:
         _escaped(f"Judged on the {result.protocol}. {views.noise_floor_sentence(result)}"),
         f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
         _groups(result),
+        *(_sensitivity(one) for one in result.sensitivity),
+        *(_examples(one) for one in examples.shown(result)),
         *(_operators(one) for one in operators.counted(result)),
         _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
     ]
@@ -46,6 +48,15 @@ def _groups(result: BuildResult) -> str:
     rows = groups.rows(result)
     table = _table(map(_escaped, groups.header(result)), rows)
     return f"### Who pays for it\n\n{table}\n\n{_escaped(groups.NOTE)}" if rows else ""
+
+
+def _sensitivity(one: Sensitivity) -> str:
+    return f"### {sensitivity.heading(one)}\n\n{_table(sensitivity.HEADER, sensitivity.rows(one))}"
+
+
+def _examples(one: examples.Shown) -> str:
+    heading = f"### Users before and after on {_escaped(one.targets)}"
+    return f"{heading}\n\n{_table(examples.HEADER, examples.rows(one.examples))}\n\n{_escaped(examples.NOTE)}"
 
 
 def _operators(one: operators.Counted) -> str:

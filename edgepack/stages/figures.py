@@ -223,7 +223,7 @@ def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, eng
 
 def quality(place: Place, split: Kept, reference: Kept, made: Kept, engine: Engine) -> Quality:
     """Rank all test users with an artifact under `engine` and hold it against the float model."""
-    kept = _ranked(place, split, made, engine)
+    kept = ranked(place, split, made, engine)
     grouped = groups.groupings(place, split)
     inputs = {
         "float": reference.digest,
@@ -249,7 +249,8 @@ def quality(place: Place, split: Kept, reference: Kept, made: Kept, engine: Engi
     )
 
 
-def _ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
+def ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
+    """Rank all test users with an artifact under `engine`: `evaluation.npz` and `metrics.json`."""
     inputs = {
         "split": split.digest,
         "artifact": made.digest,
