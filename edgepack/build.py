@@ -182,6 +182,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         model={
             "name": model.name,
             "history_length": planned.config.model.history_length,
+            **models.search_sizes(planned.config.model),
             **planned.config.model.hyper,
         },
         protocol=figures.protocol(place),

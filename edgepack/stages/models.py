@@ -47,7 +47,7 @@ def model(place: Place, item_count: int) -> Model:
         "items": item_count,
         "code": source_fingerprint("models"),
     }
-    search = _search(config)
+    search = search_sizes(config)
     identity |= search
 
     def build() -> "Graphs":
@@ -63,7 +63,8 @@ def model(place: Place, item_count: int) -> Model:
     return Model(family, identity, build)
 
 
-def _search(config: ModelConfig) -> dict[str, int]:
+def search_sizes(config: ModelConfig) -> dict[str, int]:
+    """Return what a search model is built with beside its history, nothing for other models."""
     if not config.query_length:
         return {}
     return {"query_length": config.query_length, "query_buckets": config.query_buckets}
