@@ -152,11 +152,18 @@ def float_rows(config_path: Path, config: Config, store: Path, tell: Tell) -> tu
     model = models.model(place, logs.facts(split).items)
     trained = models.train(place, split, model, config.seed)
     reference = figures.float_quality(place, split, model, trained)
-    return (_float_row(model.name, reference), *figures.baselines(place, split))
+    return (*_float_rows(place, split, model, trained, reference), *figures.baselines(place, split))
 
 
-def _float_row(name: str, reference: Kept) -> ModelRow:
-    return ModelRow(name=f"{name} (float)", kind="model", metrics=figures.metrics_of(reference))
+def _float_rows(
+    place: Place, split: Kept, model: models.Model, trained: Kept, reference: Kept
+) -> Iterator[ModelRow]:
+    """Yield the float model's row, and a search model's without the searches: what these are worth."""
+    yield ModelRow(name=f"{model.name} (float)", kind="model", metrics=figures.metrics_of(reference))
+    if place.config.model.query_length:
+        silent = figures.float_quality(place, split, model, trained, searches=False)
+        metrics = figures.metrics_of(silent)
+        yield ModelRow(name=f"{model.name} (float), no search", kind="model", metrics=metrics)
 
 
 def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult:
@@ -179,7 +186,8 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     build = _Build(planned, place, split, model, trained, reference, out)
     build.prepare()
     targets = build.targets()
-    rows = (_float_row(model.name, reference), *baselines, *build.recipe_rows())
+    of_float = _float_rows(place, split, model, trained, reference)
+    rows = (*of_float, *baselines, *build.recipe_rows())
     return BuildResult(
         edgepack_version=__version__,
         name=planned.name,
@@ -187,6 +195,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         model={
             "name": model.name,
             "history_length": planned.config.model.history_length,
+            **models.search_sizes(planned.config.model),
             **planned.config.model.hyper,
         },
         protocol=figures.protocol(place),
@@ -367,6 +376,8 @@ class _Build:
             data=facts,
             vocabulary=self.vocabulary,
             popularity=_popularity(self.split),
+            query=logs.hashing(config.model),
+            ngram_popularity=_ngram_popularity(self.split),
             history_length=config.model.history_length,
             item_count=facts.items,
             filter_seen=config.quality.filter_seen,
@@ -425,3 +436,14 @@ def _popularity(split: Kept) -> "NDArray[np.float64]":
 
     whole, _ = load_split(split.path)
     return np.bincount(whole.train.items, minlength=whole.item_count + 1).astype(np.float64)
+
+
+def _ngram_popularity(split: Kept) -> "NDArray[np.float64] | None":
+    import numpy as np
+
+    from edgepack.data.split import load_split
+
+    whole, _ = load_split(split.path)
+    if whole.queries is None or whole.train.queries is None:
+        return None
+    return np.bincount(whole.queries[whole.train.queries].ravel()).astype(np.float64)

@@ -78,12 +78,12 @@ def _goldens(bundle: archive.Bundle) -> str:
     manifest = bundle.manifest
     name = "ort-web-node" if manifest.platform == "web-wasm" else manifest.runtime.name
     cases = bundle.goldens
-    length = manifest.contract.history_length
+    length, query_length = manifest.contract.history_length, manifest.contract.query_length
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / manifest.model_file
         model.write_bytes(bundle.model)
         try:
-            found = scores(Engine(name), model, goldens.encoded(cases, length), deadline_s=120)
+            found = scores(Engine(name), model, goldens.encoded(cases, length, query_length), deadline_s=120)
         except ToolError as error:
             return f"not run: {error}"
         except EdgepackError as error:

@@ -39,11 +39,17 @@ class DataConfig(_Checked, frozen=True, kw_only=True):
 
 
 class ModelConfig(_Checked, frozen=True, kw_only=True):
-    """The recommender: a `family` of `models/`, or the user's own `file`; L is `history_length`."""
+    """The recommender: a `family` of `models/`, or the user's own `file`; L is `history_length`.
+
+    `query_length` is Q, how many n-grams of the search text a search model takes (0: it takes no search);
+    `query_buckets` how many different ones it knows.
+    """
 
     family: str | None = None
     file: str | None = None
     history_length: int = 50
+    query_length: int = 0
+    query_buckets: int = 4_096
     hyper: dict[str, Scalar] = {}
 
 
@@ -109,7 +115,27 @@ def load_config(path: Path) -> Config:
             allowed="it counts items, at least 1",
             remedy="Set it to the number of newest items the model looks at.",
         )
+    _check_search(path, config)
     return config
+
+
+def _check_search(path: Path, config: Config) -> None:
+    model = config.model
+    if model.query_length < 0 or model.query_buckets < 1:
+        raise ConfigError(
+            f"{path}: model.query_length and query_buckets",
+            f"are {model.query_length} and {model.query_buckets}",
+            allowed="they count n-grams, at least 0 and at least 1",
+            remedy="Leave both out for a model that takes no search text.",
+        )
+    if model.query_length and (config.data.split == "next-basket" or model.file is not None):
+        found = 'data.split = "next-basket"' if model.file is None else f'model.file = "{model.file}"'
+        raise ConfigError(
+            f"{path}: model.query_length",
+            f"asks for a search model beside {found}",
+            allowed="a search leads to one item (leave-one-out), and only families of ours take one",
+            remedy="Change the one or leave out the other.",
+        )
 
 
 def _exactly_one(path: Path, table: str, choices: dict[str, object]) -> None:

@@ -26,7 +26,7 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
     """
     profile = named_profiles((pattern,))[0]
     _check_suffix(model, profile.name, _SUFFIXES.get(profile.platform, _TFLITE))
-    row = host.full_history(model)
+    row = host.full_row(model)
     tell(f"measuring {model.name} on {profile.name}", 0, 0)
     return _with_sizes(measured(model, sha256_of(model), profile, row), model, profile.name)
 
@@ -46,7 +46,7 @@ def measure_on_device(model: Path, device: str, tell: Tell) -> Measurement:
             f"device '{device}'", "is not known", allowed="allowed is adb:SERIAL", remedy="See `adb devices`."
         )
     _check_suffix(model, "LiteRT", _TFLITE)
-    inputs = {"history": host.full_history(model)}
+    inputs = host.full_row(model)
     found = real.measure(model, sha256_of(model), serial, inputs, tell)
     return _with_sizes(found, model, found.target)
 
@@ -60,7 +60,7 @@ def explain_file(model: Path, pattern: str, tell: Tell) -> tuple[str, Attributio
     profile = named_profiles((pattern,))[0]
     emulation = core_of(profile)
     _check_suffix(model, profile.name, _TFLITE)
-    row = host.full_history(model)
+    row = host.full_row(model)
     tell(f"counting the operators of {model.name} on {emulation.core}", 0, 0)
     whole = measured(model, sha256_of(model), profile, row)
     found = attributed(model, whole, emulation, row)

@@ -6,11 +6,28 @@ A model with the one input `history` may be given its array alone.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Rows = Mapping[str, "NDArray[np.int32]"]
+
+
+class QueryHashing(msgspec.Struct, frozen=True, kw_only=True):
+    """How search text becomes the input `query`, int32 [1, `length`], ids up to `buckets`.
+
+    `spec` names the rules of `edgepack/data/query.py` as a whole; the numbers are the rules' own. An app
+    that knows other rules must not hash.
+    """
+
+    spec: str = "edgepack-ngrams-1"
+    length: int
+    buckets: int
+    sizes: tuple[int, ...] = (3, 4)
+    seed: int = 0x5EED
+    text_limit: int = 256
 
 
 def named(rows: "NDArray[np.int32] | Rows") -> Rows:

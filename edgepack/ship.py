@@ -15,6 +15,7 @@ from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecor
 from edgepack.errors import MeasureError
 from edgepack.profiles import Budget, Profile
 from edgepack.results import Attribution, Candidate, DataFacts, Dropped, TargetResult, Verdict, spelled
+from edgepack.rows import QueryHashing
 from edgepack.runtimes.engines import device_engine, host_engine, scores
 from edgepack.stages import Place
 from edgepack.stages.figures import Proof, artifact_of, prove
@@ -207,6 +208,8 @@ class Shipment(NamedTuple):
     item_count: int
     filter_seen: bool
     k: int
+    query: QueryHashing | None = None
+    ngram_popularity: "NDArray[np.float64] | None" = None
 
 
 def pack(
@@ -266,12 +269,14 @@ def _recipe(name: str) -> dict[str, bool | int | float | str]:
 def _contract(shipment: Shipment) -> Contract:
     history = Tensor(name="history", dtype="int32", shape=(1, shipment.history_length))
     scores = Tensor(name="scores", dtype="float32", shape=(1, shipment.item_count + 1))
+    query = Tensor(name="query", dtype="int32", shape=(1, shipment.query.length)) if shipment.query else None
     return Contract(
-        inputs=(history,),
+        inputs=(history, query) if query else (history,),
         outputs=(scores,),
         history_length=shipment.history_length,
         item_count=shipment.item_count,
         filter_seen=shipment.filter_seen,
+        query=shipment.query,
     )
 
 
@@ -304,7 +309,7 @@ def _goldens(
         assert not isinstance(facts, str)  # noqa: S101  a failed artifact is no contender
         place.tell(f"goldens for {profile.name}", 0, 0)
         found = goldens.find_goldens(
-            lambda histories: scores(engine, made.path / facts.file_name, histories, deadline_s=1_200),
+            lambda rows: scores(engine, made.path / facts.file_name, rows, deadline_s=1_200),
             shipment.popularity,
             shipment.history_length,
             _GOLDEN_SEED,
@@ -312,10 +317,17 @@ def _goldens(
             filter_seen=shipment.filter_seen,
             largest_difference=proof.largest_difference,
             runtime=engine.name,
+            ngrams=_ngrams(shipment),
         )
         write_atomic(folder / "goldens.json", encode(found))
 
     return (place.store.produce("goldens", inputs, make).path / "goldens.json").read_bytes()
+
+
+def _ngrams(shipment: Shipment) -> goldens.Ngrams | None:
+    if shipment.query is None or shipment.ngram_popularity is None:
+        return None
+    return goldens.Ngrams(shipment.ngram_popularity, shipment.query.length)
 
 
 def name_of(candidate: Candidate) -> str:

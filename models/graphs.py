@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from edgepack.errors import ConfigError, ConvertError
 from edgepack.keras2 import keras, tf
+from edgepack.rows import named
 
 MASK_LOGIT = -16.0
 """Added to the attention logit of a padded key. e^-16 is nothing beside a real key, yet int8 logits
@@ -26,10 +27,11 @@ class Graphs(NamedTuple):
 
     `training` of an encoder: `history` int32 [B, L] -> `hidden` float32 [B, L, d], position i seeing
     items up to i; scored by the inner product with the rows of the Embedding layer `table`
-    ([V + 1, d], row 0 = padding). `training` of a pair model has a second input, `candidates` int32
-    [B, C], and gives logits float32 [B, C].
+    ([V + 1, d], row 0 = padding). A search model's encoder has a second input, `query` int32 [B, P, Q], one
+    for each position (P = L) or for all of them (P = 1). `training` of a pair model has a second input,
+    `candidates` int32 [B, C], and gives logits float32 [B, C].
 
-    `serving`: `history` int32 [B, L] -> `scores` float32 [B, V + 1], whatever the family. `tied`
+    `serving`: `history` int32 [B, L] (and `query` int32 [B, Q]) -> `scores` float32 [B, V + 1]. `tied`
     names its Dense layer whose kernel is the transposed table; None when there is none.
     """
 
@@ -156,6 +158,8 @@ class TakeLast(_Weightless, keras.layers.Layer):  # type: ignore[misc]
 class HistoryPool(_Weightless, keras.layers.Layer):  # type: ignore[misc]
     """[embedded float32 [B, L, d], ids int32 [B, L]] -> sum of the n real rows / n^alpha.
 
+    With one more axis in front of L ([B, P, L, d] and [B, P, L]) each of the P gets its own: [B, P, d].
+
     FISM's user vector (Kabbur et al., KDD 2013). `prefixes` gives it for every prefix ([B, L, d], for
     training), else for the whole history ([B, d]). n^-alpha comes from a constant table, since TFLite
     has no integer power.
@@ -172,14 +176,16 @@ class HistoryPool(_Weightless, keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: list[Any]) -> Any:
         """Return float32 [B, d], or [B, L, d] with `prefixes`."""
         embedded, ids = inputs
-        shrink = tf.constant([max(n, 1) ** -self.alpha for n in range(ids.shape[1] + 1)], tf.float32)
+        shrink = tf.constant([max(n, 1) ** -self.alpha for n in range(ids.shape[-1] + 1)], tf.float32)
         real = tf.not_equal(ids, 0)
         weights = tf.cast(real, tf.float32)
         if self.prefixes:
             counts = tf.cumsum(tf.cast(real, tf.int32), axis=1)
             return tf.cumsum(embedded * weights[:, :, None], axis=1) * tf.gather(shrink, counts)[:, :, None]
-        counts = tf.reduce_sum(tf.cast(real, tf.int32), axis=1, keepdims=True)
+        counts = tf.reduce_sum(tf.cast(real, tf.int32), axis=len(ids.shape) - 1, keepdims=True)
         weights = weights * tf.gather(shrink, counts)
+        if len(ids.shape) == 3:
+            return tf.reduce_sum(weights[..., None] * embedded, axis=2)
         return tf.matmul(weights[:, None, :], embedded)[:, 0, :]
 
 
@@ -279,6 +285,19 @@ def dropout(rate: float, name: str) -> StepDropout:
 def history_input(length: int) -> Any:
     """Return the serving contract's input: `history` int32 [B, length]."""
     return keras.Input((length,), dtype="int32", name="history")
+
+
+def query_input(length: int) -> Any:
+    """Return a search model's second input: `query` int32 [B, length], hashed n-grams, 0 = padding."""
+    return keras.Input((length,), dtype="int32", name="query")
+
+
+def fed(model: Any, rows: Any) -> Any:
+    """Return what a call of `model` takes for rows int32 [B, length] an input: its tensor, or their list."""
+    tensors = {name: tf.constant(values) for name, values in named(rows).items()}
+    if len(tensors) == 1:
+        return next(iter(tensors.values()))
+    return [tensors[name] for name in model.input_names]
 
 
 def checked(family: str, defaults: dict[str, Any], hyper: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MODELS = Path(__file__).parent / "data" / "arm"
 INT8, FLOAT32 = MODELS / "int8.tflite", MODELS / "float32.tflite"
 PROFILES = load_profiles()
 CORES = ("android-arm64-low", "android-arm64-mid", "android-arm64-high")
-ROW = np.arange(1, 11, dtype=np.int32)[None, :]
+ROW = {"history": np.arange(1, 11, dtype=np.int32)[None, :]}
 
 
 def missing_tool():
@@ -41,7 +41,7 @@ emulated = pytest.mark.skipif(bool(missing_tool()), reason=missing_tool())
 
 def attributed_on(target, model):
     profile = PROFILES[target]
-    whole = arm.measure(model, "ab" * 32, profile, {"history": ROW})
+    whole = arm.measure(model, "ab" * 32, profile, ROW)
     return attributed(model, whole, core_of(profile), ROW)
 
 
@@ -115,7 +115,7 @@ def test_a_target_without_litert_on_an_emulated_core_is_refused():
 def test_a_model_of_too_many_operators_is_refused():
     many = (operator("ADD"),) * 2_001
     with pytest.raises(MeasureError, match="2,001 operators"):
-        attribute.attribute(INT8, (), many, measurement(1), core_of(PROFILES[CORES[0]]), {"history": ROW})
+        attribute.attribute(INT8, (), many, measurement(1), core_of(PROFILES[CORES[0]]), ROW)
 
 
 @emulated

@@ -17,6 +17,7 @@ from edgepack.cli import cli
 from edgepack.errors import BundleError, ConfigError, MeasureError
 from edgepack.profiles import Budget
 from edgepack.results import Drop, Estimate, Measurement, Number, Quality
+from edgepack.rows import Rows
 from tests.sample_result import sample_result
 
 ITEMS, LENGTH = 40, 6
@@ -24,16 +25,16 @@ BUDGET = Budget(model_bytes=10)
 MEASUREMENT = Measurement(target="t", artifact_sha256="0", numbers=())
 
 
-def scores_of(histories: np.ndarray, seed: int = 0) -> np.ndarray:
+def scores_of(rows: Rows, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=(ITEMS + 1, ITEMS + 1)).astype(np.float32)
-    return weights[histories].sum(axis=1)
+    return weights[rows["history"]].sum(axis=1)
 
 
 def made_goldens() -> goldens.Goldens:
-    histories = goldens.invented_histories(np.arange(ITEMS + 1.0), LENGTH, seed=3, count=256)
+    rows = goldens.invented_rows(np.arange(ITEMS + 1.0), LENGTH, seed=3, count=256)
     return goldens.make_goldens(
-        histories, scores_of(histories), k=5, filter_seen=True, largest_difference=1e-6, runtime="test"
+        rows, scores_of(rows), k=5, filter_seen=True, largest_difference=1e-6, runtime="test"
     )
 
 
@@ -150,8 +151,8 @@ def test_goldens_hold_the_empty_history_and_only_clear_gaps() -> None:
         assert not set(case.history) & set(case.top_k)
         assert 0 not in case.top_k
         assert all(a - b > 4e-6 for a, b in zip(case.scores, case.scores[1:], strict=False))
-    histories = goldens.encoded(made, LENGTH)
-    assert goldens.failures(made, scores_of(histories), True, LENGTH) == []
+    rows = goldens.encoded(made, LENGTH)
+    assert goldens.failures(made, scores_of(rows), True, LENGTH) == []
 
 
 def test_goldens_catch_another_model() -> None:
@@ -162,11 +163,11 @@ def test_goldens_catch_another_model() -> None:
 
 
 def test_scores_that_all_tie_make_no_goldens() -> None:
-    histories = goldens.invented_histories(np.ones(ITEMS + 1), LENGTH, seed=3, count=256)
+    rows = goldens.invented_rows(np.ones(ITEMS + 1), LENGTH, seed=3, count=256)
     with pytest.raises(MeasureError, match="clearly separated"):
         goldens.make_goldens(
-            histories,
-            np.zeros((len(histories), ITEMS + 1), np.float32),
+            rows,
+            np.zeros((256, ITEMS + 1), np.float32),
             k=5,
             filter_seen=True,
             largest_difference=0.0,
@@ -177,9 +178,9 @@ def test_scores_that_all_tie_make_no_goldens() -> None:
 def test_more_histories_are_invented_until_some_have_clearly_separated_scores() -> None:
     asked = []
 
-    def answer(histories: np.ndarray) -> np.ndarray:
-        asked.append(len(histories))
-        scores = np.zeros((len(histories), ITEMS + 1), np.float32)
+    def answer(rows: Rows) -> np.ndarray:
+        asked.append(len(rows["history"]))
+        scores = np.zeros((asked[-1], ITEMS + 1), np.float32)
         scores[300:] = np.arange(ITEMS + 1)
         return scores
 

@@ -14,7 +14,7 @@ from edgepack.data import public
 from edgepack.data.clean import CleaningRules, Interactions, clean
 from edgepack.data.read import Columns, Events, read
 from edgepack.data.split import (
-    calibration_histories,
+    calibration_rows,
     cold_targets,
     leave_one_out,
     load_split,
@@ -303,7 +303,7 @@ def test_a_split_is_kept_in_equal_bytes_and_comes_back_equal(tmp_path: Path):
     assert back.item_count == 4
     assert listed(back.train) == listed(split.train)
     assert listed(back.test.targets) == [[4], [2]]
-    assert [array.dtype for array in back.valid.history] == [np.int32, np.int64, np.int32]
+    assert [array.dtype for array in back.valid.history[:3]] == [np.int32, np.int64, np.int32]
     (tmp_path / "one" / "split.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="no whole split"):
         load_split(tmp_path / "one")
@@ -311,12 +311,12 @@ def test_a_split_is_kept_in_equal_bytes_and_comes_back_equal(tmp_path: Path):
 
 def test_calibration_histories_are_right_aligned_prefixes_and_repeat_with_their_seed():
     split = leave_one_out(interactions([[1, 2, 3, 4, 5]], [[6, 7, 8, 9]]))
-    sample = calibration_histories(split, length=4, count=50, seed=3)
+    sample = calibration_rows(split, length=4, count=50, seed=3)["history"]
     assert sample.shape == (50, 4) and sample.dtype == np.int32
     assert set(map(tuple, sample.tolist())) == {
         (0, 0, 0, 1), (0, 0, 1, 2), (0, 1, 2, 3), (0, 0, 0, 6), (0, 0, 6, 7)
     }  # fmt: skip
-    assert np.array_equal(sample, calibration_histories(split, length=4, count=50, seed=3))
+    assert np.array_equal(sample, calibration_rows(split, length=4, count=50, seed=3)["history"])
 
 
 def test_online_retail_comes_out_with_the_published_counts(datasets: Path):

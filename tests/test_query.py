@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edgepack.data import query
-from edgepack.data.query import QueryHashing, hashed, hashed_all, ngrams
+from edgepack.data.query import hashed, hashed_all, ngrams
+from edgepack.rows import QueryHashing
 
 ROOT = Path(__file__).parents[1]
 HASHING = QueryHashing(length=24, buckets=4096)
@@ -125,7 +126,7 @@ def test_spellings_of_one_text_hash_alike(left: str, right: str) -> None:
 
 
 def test_ngrams_are_whole_words_then_runs_of_three_and_four() -> None:
-    told = [gram.replace("\x02", "<").replace("\x03", ">") for gram in ngrams("Red-hat")]
+    told = [gram.replace("\x02", "<").replace("\x03", ">") for gram in ngrams("Red-hat", HASHING)]
     assert told == [
         *("<red>", "<hat>"),
         *("<re", "red", "ed>", "<ha", "hat", "at>"),
@@ -144,5 +145,5 @@ def test_ids_are_distinct_left_aligned_and_never_beyond_the_buckets() -> None:
 
 
 def test_a_text_is_read_to_its_limit_and_no_further() -> None:
-    same = "lamp" + " " * (query.TEXT_LIMIT - 4)
+    same = "lamp" + " " * (HASHING.text_limit - 4)
     assert np.array_equal(hashed(same + "crimson", HASHING), hashed("lamp", HASHING))

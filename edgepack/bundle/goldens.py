@@ -1,17 +1,19 @@
-"""Golden cases: invented histories whose answers an app can check on its first start.
+"""Golden cases: invented rows whose answers an app can check on its first start.
 
-Histories are drawn from item popularity by a seed, never taken from a user, so that no shopper's
-history leaves the training machine inside a bundle.
+Histories are drawn from item popularity by a seed, queries from the n-grams' likewise, never taken from a
+user, so that no shopper's history or search leaves the training machine inside a bundle.
 """
 
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.bundle.manifest import GoldenCase, Goldens
 from edgepack.errors import MeasureError
+from edgepack.rows import Rows
 
 CASES = 16
 RANDOM_CASES = 32
@@ -41,6 +43,30 @@ def invented_histories(
     return histories
 
 
+class Ngrams(NamedTuple):
+    """What a search model's queries are drawn from: float64 [buckets + 1] how common each id is, and Q."""
+
+    popularity: NDArray[np.float64]
+    length: int
+
+
+def invented_rows(
+    popularity: NDArray[np.float64], length: int, seed: int, count: int, ngrams: Ngrams | None = None
+) -> Rows:
+    """Return `history` as `invented_histories` and, with `ngrams`, `query` int32 [count, Q] beside it.
+
+    Queries are drawn likewise and left-aligned. Row 0 is empty; every fourth row has no query, and another
+    fourth no history.
+    """
+    histories = invented_histories(popularity, length, seed, count)
+    if ngrams is None:
+        return {"history": histories}
+    queries = invented_histories(ngrams.popularity, ngrams.length, seed + 1, count)[:, ::-1].copy()
+    queries[::4] = 0
+    histories[2::4] = 0
+    return {"history": histories, "query": queries}
+
+
 def top_k(
     scores: NDArray[np.float32], histories: NDArray[np.int32], k: int, filter_seen: bool
 ) -> NDArray[np.int32]:
@@ -53,7 +79,7 @@ def top_k(
 
 
 def find_goldens(
-    answer: Callable[[NDArray[np.int32]], NDArray[np.float32]],
+    answer: Callable[[Rows], NDArray[np.float32]],
     popularity: NDArray[np.float64],
     length: int,
     seed: int,
@@ -62,17 +88,18 @@ def find_goldens(
     filter_seen: bool,
     largest_difference: float,
     runtime: str,
+    ngrams: Ngrams | None = None,
 ) -> Goldens:
-    """Invent histories until some have clearly separated scores, as `answer` gives them, up to 4,096.
+    """Invent rows until some have clearly separated scores, as `answer` gives them, up to 4,096.
 
-    `answer` takes int32 [n, length] and gives float32 [n, V + 1]. Raises MeasureError as `make_goldens`.
+    `answer` takes `invented_rows` and gives float32 [n, V + 1]. Raises MeasureError as `make_goldens`.
     """
 
     def made(pool: int) -> Goldens:
-        histories = invented_histories(popularity, length, seed, pool)
+        rows = invented_rows(popularity, length, seed, pool, ngrams)
         return make_goldens(
-            histories,
-            answer(histories),
+            rows,
+            answer(rows),
             k=k,
             filter_seen=filter_seen,
             largest_difference=largest_difference,
@@ -86,7 +113,7 @@ def find_goldens(
 
 
 def make_goldens(
-    histories: NDArray[np.int32],
+    rows: Rows,
     scores: NDArray[np.float32],
     *,
     k: int,
@@ -97,9 +124,10 @@ def make_goldens(
     """Choose golden cases from what the target's own runtime answered.
 
     A case must be told apart from runtime noise: each of its K places is further than four times
-    `largest_difference` from the next. The empty history (row 0) is always a case; its list is cut
-    where its gaps end. Raises MeasureError when no other history qualifies.
+    `largest_difference` from the next. The empty row 0 is always a case; its list is cut where its gaps
+    end. Raises MeasureError when no other row qualifies.
     """
+    histories = rows["history"]
     masked = _allowed(scores, histories, filter_seen)
     order = np.argsort(-masked, axis=1, kind="stable")[:, : k + 1]
     ranked = np.take_along_axis(masked, order, axis=1)
@@ -113,15 +141,23 @@ def make_goldens(
             remedy="Use a format with finer scores for this target (its scores tie).",
         )
     cut = [int(np.argmin(clear[0])) if not clear[0].all() else k]
-    cases = [_case(histories[0], order[0], ranked[0], cut[0])]
-    cases += [_case(histories[row], order[row], ranked[row], k) for row in sure]
+
+    def case(row: int, places: int) -> GoldenCase:
+        return GoldenCase(
+            history=_unpadded(histories[row]),
+            query=_unpadded(rows["query"][row]) if "query" in rows else (),
+            top_k=tuple(int(item) for item in order[row, :places]),
+            scores=tuple(float(score) for score in ranked[row, :places]),
+        )
+
+    cases = [case(0, cut[0]), *(case(row, k) for row in sure)]
     rest = [row for row in range(1, len(histories)) if row not in set(sure)][:RANDOM_CASES]
     return Goldens(
         k=k,
         runtime=runtime,
         largest_difference=largest_difference,
         cases=tuple(cases),
-        random=tuple(_case(histories[row], order[row], ranked[row], k) for row in rest),
+        random=tuple(case(row, k) for row in rest),
     )
 
 
@@ -130,7 +166,7 @@ def failures(goldens: Goldens, scores: NDArray[np.float32], filter_seen: bool, l
 
     `scores` float32 [cases + random, V + 1] in that order; an empty list means that all holds.
     """
-    histories = encoded(goldens, length)
+    histories = encoded(goldens, length)["history"]
     best = top_k(scores, histories, goldens.k, filter_seen)
     count = len(goldens.cases)
     wrong = [
@@ -148,14 +184,22 @@ def failures(goldens: Goldens, scores: NDArray[np.float32], filter_seen: bool, l
     return wrong
 
 
-def encoded(goldens: Goldens, length: int) -> NDArray[np.int32]:
-    """Return the histories of all cases, then of all random ones, as int32 [n, length]."""
+def encoded(goldens: Goldens, length: int, query_length: int = 0) -> Rows:
+    """Return the rows of all cases, then of all random ones: `history` int32 [n, length].
+
+    With `query_length` also `query` int32 [n, query_length].
+    """
     cases = (*goldens.cases, *goldens.random)
     histories = np.zeros((len(cases), length), np.int32)
     for row, case in enumerate(cases):
         if case.history:
             histories[row, length - len(case.history) :] = case.history
-    return histories
+    if not query_length:
+        return {"history": histories}
+    queries = np.zeros((len(cases), query_length), np.int32)
+    for row, case in enumerate(cases):
+        queries[row, : len(case.query)] = case.query
+    return {"history": histories, "query": queries}
 
 
 def _allowed(
@@ -168,11 +212,5 @@ def _allowed(
     return masked
 
 
-def _case(
-    history: NDArray[np.int32], order: NDArray[np.int64], ranked: NDArray[np.float32], k: int
-) -> GoldenCase:
-    return GoldenCase(
-        history=tuple(int(item) for item in history if item),
-        top_k=tuple(int(item) for item in order[:k]),
-        scores=tuple(float(score) for score in ranked[:k]),
-    )
+def _unpadded(ids: NDArray[np.int32]) -> tuple[int, ...]:
+    return tuple(int(value) for value in ids if value)

@@ -10,6 +10,7 @@ import msgspec
 
 from edgepack.profiles import Budget, Platform
 from edgepack.results import Artifact, Number, Quality, Verdict
+from edgepack.rows import QueryHashing
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
@@ -24,11 +25,12 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int, ...]
 
 
-class Contract(msgspec.Struct, frozen=True, kw_only=True):
+class Contract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an app talks to the model; the README's serving contract holds for the rest.
 
     Histories are right-aligned, 0 is padding, items are 1..`item_count`; score index 0 is never
-    recommended, equal scores order by lower index, unknown ids are dropped before encoding.
+    recommended, equal scores order by lower index, unknown ids are dropped before encoding. `query` says
+    how a search model's second input is made of text.
     """
 
     inputs: tuple[Tensor, ...]
@@ -36,6 +38,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     history_length: int
     item_count: int
     filter_seen: bool
+    query: QueryHashing | None = None
+
+    @property
+    def query_length(self) -> int:
+        """Q, the n-grams of a search text; 0 when the model takes none."""
+        return self.query.length if self.query else 0
 
 
 class PinnedRuntime(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,12 +94,16 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...] = ()
 
 
-class GoldenCase(msgspec.Struct, frozen=True, kw_only=True):
-    """A history (item indices, newest last, unpadded) and what the target's own runtime returned for it."""
+class GoldenCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A history (item indices, newest last, unpadded) and what the target's own runtime returned for it.
+
+    `query`: the ids of a search model's second input, without padding.
+    """
 
     history: tuple[int, ...]
     top_k: tuple[int, ...]
     scores: tuple[float, ...]
+    query: tuple[int, ...] = ()
 
 
 class Goldens(msgspec.Struct, frozen=True, kw_only=True):

@@ -154,8 +154,8 @@ def _of_ncnn(run: Run, device: Device) -> Region:
 
 
 def _of_litert(model: Path, device: Device) -> Region:
-    row, core = host.full_history(model), STREAMS[device.stream]
-    *_, third = arm.regions(model, {"history": row}, core, hierarchies=HIERARCHIES, deadline_s=DEADLINE_S)
+    row, core = host.full_row(model), STREAMS[device.stream]
+    *_, third = arm.regions(model, row, core, hierarchies=HIERARCHIES, deadline_s=DEADLINE_S)
     return third.behind_the_first()
 
 

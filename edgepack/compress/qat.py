@@ -14,7 +14,8 @@ from edgepack.compress.schemes import PASSING, LayerScheme, rounded_weights, sch
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
-from edgepack.models.graphs import AttentionCore, bare_name, transfer
+from edgepack.models.graphs import AttentionCore, bare_name, fed, transfer
+from edgepack.rows import Rows, part, row_count
 
 _CALIBRATION_ROWS = 16
 
@@ -58,10 +59,10 @@ def wrap_tables(model: Any, tied: Collection[str]) -> Any:
     return _copied(model, wrapped)
 
 
-def calibrate(wrapped: Any, plain: Any, histories: NDArray[np.int32]) -> None:
+def calibrate(wrapped: Any, plain: Any, rows: NDArray[np.int32] | Rows) -> None:
     """Set every range of `wrapped` from `plain`, the float model that it was made from.
 
-    Output ranges become the least and greatest values that `histories` int32 [n, L] give rise to (and
+    Output ranges become the least and greatest values that `rows` int32 [n, L] an input give rise to (and
     0, which must be exact), where TF-MOT would start at ±6 and take thousands of steps to get away.
     """
     ranges = {
@@ -72,8 +73,8 @@ def calibrate(wrapped: Any, plain: Any, histories: NDArray[np.int32]) -> None:
     outputs = {name: _outputs_of(plain.get_layer(name)) for name in ranges}
     watched = tf.function(keras.Model(plain.inputs, outputs), reduce_retracing=True)
     lows, highs = dict.fromkeys(outputs, 0.0), dict.fromkeys(outputs, 0.0)
-    for start in range(0, len(histories), _CALIBRATION_ROWS):
-        seen = watched(tf.constant(histories[start : start + _CALIBRATION_ROWS]))
+    for start in range(0, row_count(rows), _CALIBRATION_ROWS):
+        seen = watched(fed(plain, part(rows, start, start + _CALIBRATION_ROWS)))
         for name, values in seen.items():
             lows[name] = min(lows[name], *(float(tf.reduce_min(v)) for v in values))
             highs[name] = max(highs[name], *(float(tf.reduce_max(v)) for v in values))

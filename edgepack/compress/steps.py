@@ -13,6 +13,7 @@ from edgepack.compress import prune, qat
 from edgepack.compress.recipes import Pruning, QuantizationAware, Recipe
 from edgepack.compress.weights import load_weights, save_weights
 from edgepack.models.graphs import Graphs, transfer
+from edgepack.rows import Rows
 from edgepack.store import write_atomic
 
 _SERVING = "serving_weights.npz"
@@ -45,7 +46,7 @@ def compress(
     weights: Path,
     recipe: Recipe,
     *,
-    calibration: NDArray[np.int32],
+    calibration: NDArray[np.int32] | Rows,
     steps_per_epoch: int,
     finetune: Finetune,
     work: Path,
@@ -53,7 +54,7 @@ def compress(
     """Carry out `recipe` and leave its result in the folder `work`, for `restore`.
 
     `build` makes the untrained graphs, `weights` are those of its training graph after float training
-    (as `save_weights` wrote them), `calibration` is int32 [n, L] real histories, `steps_per_epoch` the
+    (as `save_weights` wrote them), `calibration` is int32 [n, L] real rows an input, `steps_per_epoch` the
     optimizer's. `work` may hold what a killed attempt left. A user's model that is its own serving
     graph is given as Graphs(model, model, "", None).
 
@@ -114,7 +115,7 @@ def _quantize(
     graphs: Graphs,
     settings: QuantizationAware,
     keep_zeros: bool,
-    calibration: NDArray[np.int32],
+    calibration: NDArray[np.int32] | Rows,
     finetune: Finetune,
     work: Path,
 ) -> Any:

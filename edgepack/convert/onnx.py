@@ -24,6 +24,7 @@ from edgepack.convert.onnx_graph import (
 )
 from edgepack.convert.ort_format import to_ort
 from edgepack.errors import ConvertError, did_you_mean
+from edgepack.rows import Rows
 
 if TYPE_CHECKING:
     from edgepack.keras2 import keras
@@ -32,7 +33,7 @@ __all__ = ["FORMATS", "convert", "export", "op_list", "quantized", "table_bytes"
 
 _OPSET = 17
 
-_VARIANTS: dict[str, Callable[[Graph, NDArray[np.int32]], Graph]] = {
+_VARIANTS: dict[str, Callable[[Graph, NDArray[np.int32] | Rows], Graph]] = {
     "float32": lambda graph, calibration: graph,
     "float16": lambda graph, calibration: onnx_quantize.float16(graph),
     "dynamic": lambda graph, calibration: onnx_quantize.dynamic(graph),
@@ -48,11 +49,11 @@ def convert(
     format: str,
     *,
     length: int,
-    calibration: NDArray[np.int32],
+    calibration: NDArray[np.int32] | Rows,
 ) -> bytes:
     """Return a serving graph as an ONNX or .ort file in one of FORMATS.
 
-    `calibration`: int32 [n, length], histories from which `qdq` reads the ranges of activations. The
+    `calibration`: int32 [n, length] an input, rows from which `qdq` reads the ranges of activations. The
     bytes depend on the graph and its weights alone, not on the process.
 
     Raises ConvertError for an unknown format or a graph that ONNX cannot say.
@@ -60,7 +61,7 @@ def convert(
     return quantized(export(serving, length=length), format, calibration)
 
 
-def quantized(float_onnx: bytes, format: str, calibration: NDArray[np.int32]) -> bytes:
+def quantized(float_onnx: bytes, format: str, calibration: NDArray[np.int32] | Rows) -> bytes:
     """Return a float ONNX model, canonical or not, in one of FORMATS; see `convert`."""
     container, _, variant = format.partition("-")
     if format not in FORMATS:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgepack.convert.onnx_graph import ANONYMOUS, Array, Graph, attribute, ranks, to_bytes
+from edgepack.rows import Rows, named, row_count
 
 Ranges = dict[str, tuple[float, float]]
 Nodes = list[onnx.NodeProto]
@@ -79,8 +80,8 @@ def qdq(graph: Graph, ranges: Ranges) -> Graph:
     return _quantized(graph, multiply)
 
 
-def measured_ranges(graph: Graph, calibration: NDArray[np.int32]) -> Ranges:
-    """Return (min, max) over `calibration`, int32 [n, L], of each tensor that enters a product."""
+def measured_ranges(graph: Graph, calibration: NDArray[np.int32] | Rows) -> Ranges:
+    """Return (min, max) over `calibration`, int32 [n, L] an input, of each tensor that enters a product."""
     import onnxruntime
 
     wanted = sorted({product.activation for product in _products(graph).values()})
@@ -91,8 +92,11 @@ def measured_ranges(graph: Graph, calibration: NDArray[np.int32]) -> Ranges:
         to_bytes(graph._replace(outputs=outputs)), options, providers=["CPUExecutionProvider"]
     )
     lows, highs = np.zeros(len(wanted)), np.zeros(len(wanted))  # a range always holds zero
-    for row in calibration.astype(np.int32):
-        found = session.run(wanted, {graph.inputs[0].name: row[None]})
+    rows = dict(named(calibration))
+    if len(rows) == 1:
+        rows = {graph.inputs[0].name: next(iter(rows.values()))}
+    for row in range(row_count(rows)):
+        found = session.run(wanted, {name: v[row : row + 1].astype(np.int32) for name, v in rows.items()})
         lows = np.minimum(lows, [value.min() for value in found])
         highs = np.maximum(highs, [value.max() for value in found])
     return {name: (float(lows[i]), float(highs[i])) for i, name in enumerate(wanted)}

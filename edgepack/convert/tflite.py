@@ -1,6 +1,6 @@
 """Converts a serving graph to TFLite: batch 1, static shapes, the same bytes each time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from edgepack.convert.float_scores import float_scores
 from edgepack.convert.portable import portable
 from edgepack.errors import ConvertError
 from edgepack.keras2 import converter_error, keras, quiet, tf
+from edgepack.rows import Rows, part, row_count
 
-Calibration = NDArray[np.int32] | Mapping[str, NDArray[np.int32]]
+Calibration = NDArray[np.int32] | Rows
 
 _WRAPPER = "edgepack"
 
@@ -88,9 +89,9 @@ def _int8(converter: Any, calibration: Calibration) -> None:
 
 def _rows(calibration: Calibration) -> Iterator[dict[str, NDArray[np.int32]]]:
     # By name: the converter's order of inputs is not the model's.
-    named = calibration if isinstance(calibration, Mapping) else {"history": calibration}
-    for row in range(len(next(iter(named.values())))):
-        yield {name: np.ascontiguousarray(values[row : row + 1], np.int32) for name, values in named.items()}
+    for row in range(row_count(calibration)):
+        single = part(calibration, row, row + 1)
+        yield {name: np.ascontiguousarray(values, np.int32) for name, values in single.items()}
 
 
 FORMATS: dict[str, Callable[[Any, Calibration], None]] = {

@@ -61,13 +61,15 @@ class Interactions(NamedTuple):
 
     `time` int64 [events] or None if the log has none; `vocabulary[i]` is the id of item i, "" at 0;
     items are numbered by falling number of events, then by id. `users[u]` is the id of user u, for joining
-    what else is known of them: it never leaves the machine.
+    what else is known of them: it never leaves the machine. `queries`: the search text of each event,
+    object [events], or None.
     """
 
     sequences: Sequences
     time: NDArray[np.int64] | None
     vocabulary: tuple[str, ...]
     users: tuple[str, ...] = ()
+    queries: NDArray[np.object_] | None = None
 
     @property
     def item_count(self) -> int:
@@ -213,7 +215,8 @@ def _interactions(events: Events, rows: NDArray[np.int64]) -> Interactions:
     items, vocabulary = _numbered(events.item[rows][order])
     baskets = _counted(basket, offsets)
     kept_time = None if events.time is None else time[order]
-    return Interactions(Sequences(items, offsets, baskets), kept_time, vocabulary, tuple(users))
+    queries = None if events.query is None else events.query[rows][order]
+    return Interactions(Sequences(items, offsets, baskets), kept_time, vocabulary, tuple(users), queries)
 
 
 def _by_basket(

@@ -4,7 +4,7 @@
 the three to equal answers. Every step is defined on code points, so that no runtime's Unicode version can
 change one:
 
-1. Read the first `TEXT_LIMIT` code points; a surrogate that stands alone is one.
+1. Read the first 256 code points (`text_limit`); a surrogate that stands alone is one.
 2. Fold each: U+0300..036F (combining marks) and U+FE00..FE0F (variation selectors) vanish. A code point in
    `DECOMPOSED` gives its NFKD form without combining marks; those blocks decompose as in Unicode 3.2, which
    the standard guarantees for good. Every code point of that is then made lower case by `_LOWER` alone
@@ -13,9 +13,9 @@ change one:
 3. Cut into words: a code point separates words when it is below U+0080 and not of a-z or 0-9, or lies in
    `SEPARATORS`; all others make words.
 4. Put U+0002 before and U+0003 behind each word. The n-grams, in this order: all words whole; of each word
-   the runs of 3 code points, from left to right; of each word the runs of 4.
-5. Hash each n-gram by 32-bit FNV-1a (offset basis 2166136261 XOR `SEED`, prime 16777619) over three bytes a
-   code point, lowest first.
+   the runs of 3 code points, from left to right; of each word the runs of 4 (`sizes`).
+5. Hash each n-gram by 32-bit FNV-1a (offset basis 2166136261 XOR 0x5EED, the `seed`; prime 16777619) over
+   three bytes a code point, lowest first.
 6. Its id is 1 + hash modulo `buckets`. The first Q distinct ids, in this order, left-aligned; 0 = padding.
 """
 
@@ -23,13 +23,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-TEXT_LIMIT = 256
-SEED = 0x5EED
-SIZES = (3, 4)
+from edgepack.rows import QueryHashing
+
 DECOMPOSED = ((0x00C0, 0x024F), (0x0370, 0x03F8), (0x0400, 0x04FF), (0x1E00, 0x1FFF), (0xFF01, 0xFF5E))
 SEPARATORS = ((0x0080, 0x00BF), (0x00D7, 0x00D7), (0x00F7, 0x00F7), (0x2000, 0x206F), (0x3000, 0x303F))
 
@@ -68,23 +66,9 @@ _BEGIN, _END = "\x02", "\x03"
 _BASIS, _PRIME = 2166136261, 16777619
 
 
-class QueryHashing(msgspec.Struct, frozen=True, kw_only=True):
-    """The specification's name and numbers, as the manifest holds them.
-
-    `spec` names this module's rules as a whole: an app that knows another must not hash.
-    """
-
-    spec: str = "edgepack-ngrams-1"
-    length: int
-    buckets: int
-    sizes: tuple[int, ...] = SIZES
-    seed: int = SEED
-    text_limit: int = TEXT_LIMIT
-
-
 def hashed(text: str, hashing: QueryHashing) -> NDArray[np.int32]:
     """Return the ids of `text`, int32 [Q], values 0..`buckets`: the first Q distinct ones, 0 = padding."""
-    ids = dict.fromkeys(1 + _hash(gram) % hashing.buckets for gram in ngrams(text))
+    ids = dict.fromkeys(1 + _hash(gram, hashing.seed) % hashing.buckets for gram in ngrams(text, hashing))
     row = np.zeros(hashing.length, np.int32)
     first = list(ids)[: hashing.length]
     row[: len(first)] = first
@@ -97,17 +81,30 @@ def hashed_all(texts: Iterable[str], hashing: QueryHashing) -> NDArray[np.int32]
     return np.stack(rows) if rows else np.zeros((0, hashing.length), np.int32)
 
 
-def ngrams(text: str) -> Iterator[str]:
+def indexed(texts: NDArray[np.object_], hashing: QueryHashing) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return (index int32 [texts], ids int32 [n + 1, Q]): each text's row among the distinct ones.
+
+    Row 0 is all padding: it stands for "" and for every text without a word.
+    """
+    distinct, index = np.unique(texts.astype(str), return_inverse=True)
+    ids = hashed_all(distinct.tolist(), hashing)
+    ids, place = np.unique(
+        np.concatenate([np.zeros((1, hashing.length), np.int32), ids]), axis=0, return_inverse=True
+    )
+    return place[1:][index].astype(np.int32), ids
+
+
+def ngrams(text: str, hashing: QueryHashing) -> Iterator[str]:
     """Yield the marked words of `text`, then their runs of 3 and of 4 code points; with repetitions."""
-    words = [f"{_BEGIN}{word}{_END}" for word in _words(text)]
+    words = [f"{_BEGIN}{word}{_END}" for word in _words(text[: hashing.text_limit])]
     yield from words
-    for size in SIZES:
+    for size in hashing.sizes:
         for word in words:
             yield from (word[start : start + size] for start in range(len(word) - size + 1))
 
 
 def _words(text: str) -> list[str]:
-    folded = "".join(_folded(character) for character in text[:TEXT_LIMIT])
+    folded = "".join(_folded(character) for character in text)
     parted = "".join(" " if _separates(ord(part)) else part for part in folded)
     return [word for word in parted.split(" ") if word]
 
@@ -140,8 +137,8 @@ def _within(point: int, blocks: tuple[tuple[int, int], ...]) -> bool:
 
 
 @lru_cache(1 << 18)
-def _hash(gram: str) -> int:
-    value = _BASIS ^ SEED
+def _hash(gram: str, seed: int) -> int:
+    value = _BASIS ^ seed
     for point in map(ord, gram):
         for byte in (point & 255, point >> 8 & 255, point >> 16):
             value = (value ^ byte) * _PRIME & 0xFFFFFFFF

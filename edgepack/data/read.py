@@ -32,19 +32,21 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     basket: str | None = None
     quantity: str | None = None
     price: str | None = None
+    query: str | None = None
     time_format: str | None = None
 
     def named(self) -> dict[str, str]:
         """Return {role: column name} of the columns that the log is said to have."""
-        roles = ("user", "item", "time", "basket", "quantity", "price")
+        roles = ("user", "item", "time", "basket", "quantity", "price", "query")
         return {role: getattr(self, role) for role in roles if getattr(self, role)}
 
 
 class Events(NamedTuple):
     """The rows of a log as they stand, one array a column, all of one length.
 
-    `user`, `item`, `basket`: object arrays of text, "" where the row has none; `time` int64;
-    `quantity`, `price` float64, NaN where the row has none. None for a column the log does not have.
+    `user`, `item`, `basket`, `query` (what was searched for before the event): object arrays of text, ""
+    where the row has none; `time` int64; `quantity`, `price` float64, NaN where the row has none. None for a
+    column the log does not have.
     """
 
     user: NDArray[np.object_]
@@ -53,6 +55,7 @@ class Events(NamedTuple):
     basket: NDArray[np.object_] | None
     quantity: NDArray[np.float64] | None
     price: NDArray[np.float64] | None
+    query: NDArray[np.object_] | None = None
 
 
 class _Table(NamedTuple):
@@ -141,6 +144,7 @@ def _events(path: Path, table: _Table, wanted: dict[str, str], time_format: str 
         text("basket"),
         numbers("quantity"),
         numbers("price"),
+        text("query"),
     )
 
 

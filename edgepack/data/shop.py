@@ -30,7 +30,7 @@ MIN_ITEMS, MAX_ITEMS = 500, 200_000
 _STYLES = 12
 # The things of a project: basics, pieces that come in colours, pieces that come in sizes.
 _PATH = np.array([0, 1, 0, 2, 0, 1, 0, 2])
-_PIECES = int((_PATH > 0).sum())
+PIECES = int((_PATH > 0).sum())
 _STYLED_SHARE = 0.95  # of the catalogue
 _YEAR_S = 365 * 86_400
 _START_S = 1_704_067_200  # 2024-01-01 00:00 UTC
@@ -138,10 +138,10 @@ def make_shop(items: int = DEMO_ITEMS, users: int | None = None, seed: int = 0) 
 
 def _planned(items: int, generator: np.random.Generator) -> _Shop:
     styled_things = int(items * _STYLED_SHARE / _STYLES)
-    projects = styled_things // _PIECES
-    basics = items - projects * _PIECES * _STYLES
+    projects = styled_things // PIECES
+    basics = items - projects * PIECES * _STYLES
     paths = np.empty((projects, len(_PATH)), np.int64)
-    paths[:, _PATH > 0] = basics + np.arange(projects * _PIECES).reshape(projects, -1)
+    paths[:, _PATH > 0] = basics + np.arange(projects * PIECES).reshape(projects, -1)
     # Most basics belong to one project, some to several.
     slots = projects * int((_PATH == 0).sum())
     paths[:, _PATH == 0] = generator.permutation(np.arange(slots) % basics).reshape(projects, -1)
@@ -256,6 +256,6 @@ def _log(
 
 
 def _ids(shop: _Shop) -> NDArray[np.object_]:
-    pieces = range(len(shop.paths) * _PIECES)
+    pieces = range(len(shop.paths) * PIECES)
     basics = [f"basic-{number:04d}" for number in range(shop.basics)]
     return np.array([*basics, *(f"piece-{p:04d}-{s:02d}" for p in pieces for s in range(_STYLES))], object)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgepack.data.clean import Interactions
 from edgepack.data.types import EvaluationSet, Sequences, Split, padded
 from edgepack.errors import DataError
+from edgepack.rows import Rows
 
 _ARRAYS = ("train", "valid_history", "valid_targets", "test_history", "test_targets")
 
@@ -100,7 +101,7 @@ def _ranges(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.in
 
 def _taken(sequences: Sequences, events: NDArray[np.int64], counts: NDArray[np.int64]) -> Sequences:
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Sequences(sequences.items[events], offsets, sequences.baskets[events])
+    return sequences.at(events, offsets)
 
 
 def _evaluation(
@@ -124,17 +125,22 @@ def cold_targets(split: Split) -> int:
     return int((~known[split.test.targets.items]).sum())
 
 
-def calibration_histories(split: Split, length: int, count: int, seed: int) -> NDArray[np.int32]:
-    """Return int32 [count, length] histories of training users, each cut at a random event.
+def calibration_rows(split: Split, length: int, count: int, seed: int) -> Rows:
+    """Return rows of training users, each history cut at a random event: `history` int32 [count, length].
 
     The random cut makes short histories as likely as they are in use; the arguments and nothing else
-    decide the sample.
+    decide the sample. Where the log holds searches also `query` int32 [count, Q]: the search that led to the
+    event after the cut, none where the cut is at the end.
     """
     generator = np.random.default_rng(seed)
     sizes = np.diff(split.train.offsets)
     users = generator.choice(np.flatnonzero(sizes), count)
-    cuts = generator.integers(1, sizes[users] + 1)
-    return padded(_prefixes(split.train, users, split.train.offsets[users] + cuts), length)
+    ends = split.train.offsets[users] + generator.integers(1, sizes[users] + 1)
+    fed = {"history": padded(_prefixes(split.train, users, ends), length)}
+    if split.queries is not None and split.train.queries is not None:
+        following = split.train.queries[np.minimum(ends, len(split.train.items) - 1)]
+        fed["query"] = split.queries[np.where(ends < split.train.offsets[users + 1], following, 0)]
+    return fed
 
 
 def save_split(split: Split, vocabulary: tuple[str, ...], folder: Path) -> None:
@@ -144,7 +150,10 @@ def save_split(split: Split, vocabulary: tuple[str, ...], folder: Path) -> None:
         f"{name}_{field}": getattr(part, field)
         for name, part in zip(_ARRAYS, parts, strict=True)
         for field in Sequences._fields
+        if getattr(part, field) is not None
     }
+    if split.queries is not None:
+        arrays["queries"] = split.queries
     np.savez(folder / "split.npz", item_count=np.int64(split.item_count), **arrays)
     (folder / "vocabulary.json").write_text(json.dumps(list(vocabulary), ensure_ascii=True))
 
@@ -153,7 +162,9 @@ def load_split(folder: Path) -> tuple[Split, tuple[str, ...]]:
     """Read back what `save_split` wrote. Raises DataError when either file is missing or damaged."""
     try:
         with np.load(folder / "split.npz", allow_pickle=False) as kept:
-            parts = [Sequences(*(kept[f"{name}_{field}"] for field in Sequences._fields)) for name in _ARRAYS]
+            queries = kept["queries"] if "queries" in kept.files else None
+            fields = Sequences._fields if queries is not None else Sequences._fields[:-1]
+            parts = [Sequences(*(kept[f"{name}_{field}"] for field in fields)) for name in _ARRAYS]
             item_count = int(kept["item_count"])
         vocabulary = tuple(json.loads((folder / "vocabulary.json").read_text()))
     except (OSError, ValueError, KeyError) as error:
@@ -161,4 +172,4 @@ def load_split(folder: Path) -> tuple[Split, tuple[str, ...]]:
             str(folder), f"no whole split there: {error}", remedy="Run the data stage again."
         ) from error
     valid, test = EvaluationSet(*parts[1:3]), EvaluationSet(*parts[3:5])
-    return Split(parts[0], valid, test, item_count), vocabulary
+    return Split(parts[0], valid, test, item_count, queries=queries), vocabulary

@@ -67,7 +67,7 @@ def chunk(sequences: Sequences, begin: int, end: int) -> Sequences:
     """Return the users begin..end as sequences of their own."""
     offsets = sequences.offsets[begin : end + 1]
     events = slice(int(offsets[0]), int(offsets[-1]))
-    return Sequences(sequences.items[events], offsets - offsets[0], sequences.baskets[events])
+    return sequences.at(events, offsets - offsets[0])
 
 
 def chunks(sequences: Sequences, users: int) -> Iterable[Sequences]:

@@ -1,1 +1,1 @@
-"""One way to run an artifact per engine: histories in, scores out."""
+"""One way to run an artifact per engine: rows in, scores out."""

@@ -1,4 +1,4 @@
-"""Every engine behind one call: `scores(engine, artifact, histories)`."""
+"""Every engine behind one call: `scores(engine, artifact, rows)`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgepack.errors import ConfigError
 from edgepack.profiles import Emulation, Profile
+from edgepack.rows import Rows, named, part, row_count
 
 CHUNK_ROWS = 1_024
 """Rows run by one process: their scores pass through a file, so a large catalogue stays affordable."""
@@ -22,25 +23,26 @@ class Engine(NamedTuple):
 
 
 def scores(
-    engine: Engine, artifact: Path, histories: NDArray[np.int32], *, deadline_s: float = 600
+    engine: Engine, artifact: Path, rows: NDArray[np.int32] | Rows, *, deadline_s: float = 600
 ) -> NDArray[np.float32]:
-    """Return float32 [N, V + 1] for `histories` int32 [N, L], each row run at batch 1 on one thread.
+    """Return float32 [N, V + 1] for int32 [N, length] an input, each row run at batch 1 on one thread.
 
     Raises MeasureError, ConvertError or LimitError as the engine's own module says.
     """
-    return _RUN[engine.name](engine, artifact, histories, deadline_s)
+    return _RUN[engine.name](engine, artifact, named(rows), deadline_s)
 
 
 def score_chunks(
     engine: Engine,
     artifact: Path,
-    histories: NDArray[np.int32],
+    rows: NDArray[np.int32] | Rows,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the scores of CHUNK_ROWS histories at a time, in order; `tell` hears of rows done."""
-    for start in range(0, len(histories), CHUNK_ROWS):
-        yield scores(engine, artifact, histories[start : start + CHUNK_ROWS])
-        tell(min(start + CHUNK_ROWS, len(histories)), len(histories))
+    """Yield the scores of CHUNK_ROWS rows at a time, in order; `tell` hears of rows done."""
+    total = row_count(rows)
+    for start in range(0, total, CHUNK_ROWS):
+        yield scores(engine, artifact, part(rows, start, start + CHUNK_ROWS))
+        tell(min(start + CHUNK_ROWS, total), total)
 
 
 def host_engine(profile: Profile) -> Engine:
@@ -57,37 +59,29 @@ def device_engine(profile: Profile) -> Engine:
     return Engine(f"{profile.runtime.name}-{profile.platform.partition('-')[2]}", profile.emulation)
 
 
-def _host(
-    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
-) -> NDArray[np.float32]:
+def _host(engine: Engine, artifact: Path, rows: Rows, deadline_s: float) -> NDArray[np.float32]:
     from edgepack.runtimes import host
 
-    return host.run(engine.name, artifact, {"history": histories}, deadline_s=deadline_s)  # type: ignore[arg-type]
+    return host.run(engine.name, artifact, rows, deadline_s=deadline_s)  # type: ignore[arg-type]
 
 
-def _web(
-    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
-) -> NDArray[np.float32]:
+def _web(engine: Engine, artifact: Path, rows: Rows, deadline_s: float) -> NDArray[np.float32]:
     from edgepack.runtimes import ort_web
 
     run = ort_web.run_node if engine.name == "ort-web-node" else ort_web.run_chromium
-    return run(artifact, {"history": histories}, deadline_s=deadline_s)
+    return run(artifact, rows, deadline_s=deadline_s)
 
 
-def _arm64(
-    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
-) -> NDArray[np.float32]:
+def _arm64(engine: Engine, artifact: Path, rows: Rows, deadline_s: float) -> NDArray[np.float32]:
     from edgepack.runtimes import arm
 
-    return arm.run(artifact, {"history": histories}, _core(engine), deadline_s=deadline_s)
+    return arm.run(artifact, rows, _core(engine), deadline_s=deadline_s)
 
 
-def _armv7(
-    engine: Engine, artifact: Path, histories: NDArray[np.int32], deadline_s: float
-) -> NDArray[np.float32]:
+def _armv7(engine: Engine, artifact: Path, rows: Rows, deadline_s: float) -> NDArray[np.float32]:
     from edgepack.runtimes import armv7
 
-    return armv7.run(artifact, {"history": histories}, _core(engine), deadline_s=deadline_s)
+    return armv7.run(artifact, rows, _core(engine), deadline_s=deadline_s)
 
 
 def _core(engine: Engine) -> Emulation:

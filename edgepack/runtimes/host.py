@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgepack import proc
 from edgepack.errors import ConvertError, MeasureError, ToolError
+from edgepack.rows import Rows
 from edgepack.runtimes.refusal import lacking_operator
 from edgepack.runtimes.worker import mismatch
 
@@ -86,22 +87,30 @@ def signature(artifact: Path, *, engine: Engine | None = None, deadline_s: float
     )
 
 
-def full_history(model: Path) -> NDArray[np.int32]:
-    """Return a row for any model of the serving contract, int32 [1, L]: the items 1, 2, 3 … up to its length.
+def full_row(model: Path) -> Rows:
+    """Return a row for any model of the serving contract, int32 [1, length] an input, without padding.
+
+    The items 1, 2, 3 … up to its length. A `query` repeats id 1: the file does not tell how many there are.
 
     Raises ConvertError for a model with other inputs or outputs, and what `signature` raises.
     """
     found = signature(model)
-    if [t.name for t in found.inputs] != ["history"] or len(found.outputs) != 1:
+    lengths = {t.name: int(t.shape[-1]) for t in found.inputs}
+    if set(lengths) not in ({"history"}, {"history", "query"}) or len(found.outputs) != 1:
         names = ", ".join(t.name for t in (*found.inputs, *found.outputs))
         raise ConvertError(
             model.name,
             f"has the inputs and outputs {names}",
-            allowed="the contract is `history` int32 [1, L] in, `scores` float32 [1, V + 1] out",
+            allowed="the contract is `history` int32 [1, L] in (and `query` int32 [1, Q]), `scores` float32 "
+            "[1, V + 1] out",
             remedy="Export the model with these.",
         )
-    length, width = (int(found.inputs[0].shape[-1]), int(found.outputs[0].shape[-1]))
-    return (np.arange(length, dtype=np.int32) % (width - 1) + 1)[None, :]
+    width = int(found.outputs[0].shape[-1])
+    largest = {"history": width - 1, "query": 1}
+    return {
+        name: (np.arange(length, dtype=np.int32) % largest[name] + 1)[None, :]
+        for name, length in lengths.items()
+    }
 
 
 def engine_for(artifact: Path) -> Engine:

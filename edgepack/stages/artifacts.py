@@ -116,7 +116,9 @@ def _tflite_bytes(place: Place, split: Kept, model: Model, compressed: Kept, for
         from edgepack.convert import from_onnx
 
         folder = _saved_model(place, model).path
-        return from_onnx.convert(onnx_source(place, model), format, calibration=rows, folder=folder)
+        return from_onnx.convert(
+            onnx_source(place, model), format, calibration=rows["history"], folder=folder
+        )
     from edgepack.compress import steps
     from edgepack.convert import tflite
 

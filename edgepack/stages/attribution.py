@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,14 +9,11 @@ from edgepack.errors import ConfigError, ConvertError, LimitError, MeasureError
 from edgepack.measure.slow import slower_than_float
 from edgepack.profiles import Emulation, Profile
 from edgepack.results import Attribution, Measurement
+from edgepack.rows import Rows
 from edgepack.stages import Place
 from edgepack.stages.figures import file_of, longest
 from edgepack.stages.logs import calibration
 from edgepack.store import Kept, source_fingerprint, write_atomic
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # No kernel of a recommender uses them, so cores that differ in them alone count as one.
 _CRYPTOGRAPHY = {"aes", "pmull", "sha1", "sha2"}
@@ -83,14 +79,14 @@ def _value(whole: Measurement, name: str) -> float | int | None:
     return None if number is None else number.value
 
 
-def attributed(path: Path, whole: Measurement, emulation: Emulation, row: "NDArray[np.int32]") -> Attribution:
-    """Attribute the cost of one inference on one history, int32 [1, L], to the operators of a model."""
+def attributed(path: Path, whole: Measurement, emulation: Emulation, row: Rows) -> Attribution:
+    """Attribute the cost of one inference on a row, int32 [1, length] an input, to a model's operators."""
     from edgepack.convert.operators import operators
     from edgepack.convert.prefixes import prefixes
     from edgepack.measure import attribute
 
     data = path.read_bytes()
     try:
-        return attribute.attribute(path, prefixes(data), operators(data), whole, emulation, {"history": row})
+        return attribute.attribute(path, prefixes(data), operators(data), whole, emulation, row)
     except (ConvertError, MeasureError, LimitError) as error:
         return attribute.not_attributed(whole, emulation, str(error))

@@ -10,9 +10,10 @@ from edgepack.errors import ConvertError, LimitError, MeasureError
 from edgepack.latency.devices import OWN, calibration_folder
 from edgepack.profiles import Profile
 from edgepack.results import Artifact, Drop, Estimate, GroupQuality, Measurement, ModelRow, Number, Quality
+from edgepack.rows import Rows, part, row_count
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
 from edgepack.stages import Place, groups, versions
-from edgepack.stages.logs import calibration, parity_histories
+from edgepack.stages.logs import calibration, parity_rows, tested
 from edgepack.stages.models import Model, onnx_source
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgepack.data.types import EvaluationSet
+    from edgepack.data.types import EvaluationSet, Split
     from edgepack.evaluate.ranking import Evaluation
 
 _BOOTSTRAP_SEED = 17
@@ -75,7 +76,18 @@ def _baseline_rows(place: Place, split: Kept) -> list[ModelRow]:
             found = _evaluated(place, (scorer(part) for part in chunks(whole.test.history, 512)), whole.test)
             metrics = _estimates(found)
         rows.append(ModelRow(name=name, kind="baseline", metrics=metrics, note=note))
+    if whole.queries is not None:
+        rows.append(ModelRow(name="query-match", kind="baseline", metrics=_query_match(place, split, whole)))
     return rows
+
+
+def _query_match(place: Place, split: Kept, whole: "Split") -> dict[str, Estimate]:
+    from edgepack.train.baselines import query_match
+
+    users, fed = tested(place, split)
+    scorer, starts = query_match(whole), range(0, row_count(fed), CHUNK_ROWS)
+    scored = (scorer(part(fed, start, start + CHUNK_ROWS)["query"]) for start in starts)
+    return _estimates(_evaluated(place, scored, users))
 
 
 def _evaluated(place: Place, chunks: "Iterable[NDArray[np.float32]]", users: "EvaluationSet") -> "Evaluation":
@@ -91,8 +103,11 @@ def _estimates(found: "Evaluation") -> dict[str, Estimate]:
     return {name: estimate(values, _BOOTSTRAP_SEED) for name, values in sorted(found.metrics.items())}
 
 
-def float_quality(place: Place, split: Kept, model: Model, trained: Kept) -> Kept:
-    """Rank with the float Keras model: `evaluation.npz` (per user, top 10) and `metrics.json`."""
+def float_quality(place: Place, split: Kept, model: Model, trained: Kept, *, searches: bool = True) -> Kept:
+    """Rank with the float Keras model: `evaluation.npz` (per user, top 10) and `metrics.json`.
+
+    Without `searches` a search model is told of none.
+    """
     inputs = {
         "split": split.digest,
         "weights": trained.digest,
@@ -101,28 +116,26 @@ def float_quality(place: Place, split: Kept, model: Model, trained: Kept) -> Kep
         "code": source_fingerprint("evaluate"),
         "versions": versions("tensorflow", "tf_keras"),
     }
+    if not searches:
+        inputs["searches"] = ["none"]
 
     def make(folder: Path) -> None:
-        from edgepack.data.split import load_split
-        from edgepack.data.types import padded
-
         place.tell(f"ranking with {model.name}, float", 0, 0)
-        users = load_split(split.path)[0].test
-        histories = padded(users.history, place.config.model.history_length)
-        _write_evaluation(folder, _evaluated(place, _float_scores(place, model, trained, histories), users))
+        users, fed = tested(place, split)
+        if not searches:
+            fed["query"][:] = 0
+        _write_evaluation(folder, _evaluated(place, _float_scores(place, model, trained, fed), users))
 
     return place.store.produce("float-quality", inputs, make)
 
 
-def _float_scores(
-    place: Place, model: Model, trained: Kept, histories: "NDArray[np.int32]"
-) -> "Iterable[NDArray[np.float32]]":
+def _float_scores(place: Place, model: Model, trained: Kept, rows: Rows) -> "Iterable[NDArray[np.float32]]":
     if model.onnx is not None:
         from edgepack.convert import from_onnx
 
         source = onnx_source(place, model)
-        parts = range(0, len(histories), CHUNK_ROWS)
-        return (from_onnx.reference(source, histories[start : start + CHUNK_ROWS]) for start in parts)
+        starts = range(0, row_count(rows), CHUNK_ROWS)
+        return (from_onnx.reference(source, part(rows, at, at + CHUNK_ROWS)["history"]) for at in starts)
     from edgepack.compress.weights import load_weights
     from edgepack.models.graphs import transfer
     from edgepack.train.fit import predict
@@ -131,7 +144,7 @@ def _float_scores(
     load_weights(graphs.training, trained.path / "weights.npz")
     if graphs.training is not graphs.serving:
         transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
-    return predict(graphs.serving, histories)
+    return predict(graphs.serving, rows)
 
 
 def _write_evaluation(folder: Path, found: "Evaluation") -> None:
@@ -214,7 +227,7 @@ def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, eng
     kind = "int8" if "int8" in facts.format else "plain"
     reference = np.load(compressed.path / f"reference_{kind}.npy")
     try:
-        found = scores(Engine(engine), path, parity_histories(place, split))
+        found = scores(Engine(engine), path, parity_rows(place, split))
     except (ConvertError, MeasureError, LimitError) as error:
         return str(error)
     reason: str = gate.check(reference, found, facts.format).reason
@@ -261,14 +274,10 @@ def ranked(place: Place, split: Kept, made: Kept, engine: Engine) -> Kept:
     }
 
     def make(folder: Path) -> None:
-        from edgepack.data.split import load_split
-        from edgepack.data.types import padded
-
         facts, path = file_of(made)
-        users = load_split(split.path)[0].test
-        histories = padded(users.history, place.config.model.history_length)
+        users, fed = tested(place, split)
         title = f"ranking with {facts.recipe} {facts.format} in {engine.name}"
-        chunks = score_chunks(engine, path, histories, lambda done, total: place.tell(title, done, total))
+        chunks = score_chunks(engine, path, fed, lambda done, total: place.tell(title, done, total))
         _write_evaluation(folder, _evaluated(place, chunks, users))
 
     return place.store.produce("ranked", inputs, make)
@@ -330,21 +339,21 @@ def unmeasured(profile: Profile, sha256: str, reason: str) -> Measurement:
     return Measurement(target=profile.name, artifact_sha256=sha256, numbers=numbers)
 
 
-def longest(histories: "NDArray[np.int32]") -> "NDArray[np.int32]":
-    """Return the first of the fullest histories, int32 [1, L]: what costs are measured with."""
-    fullest = int((histories > 0).sum(axis=1).argmax())
-    return histories[fullest : fullest + 1]
+def longest(rows: Rows) -> Rows:
+    """Return the first of the fullest rows, int32 [1, L] an input: what costs are measured with."""
+    fullest = int(sum((values > 0).sum(axis=1) for values in rows.values()).argmax())
+    return part(rows, fullest, fullest + 1)
 
 
-def measured(path: Path, sha256: str, profile: Profile, row: "NDArray[np.int32]") -> Measurement:
-    """Measure a model file on a target with one history, int32 [1, L]."""
+def measured(path: Path, sha256: str, profile: Profile, row: Rows) -> Measurement:
+    """Measure a model file on a target with one row, int32 [1, L] an input."""
     if profile.platform == "web-wasm":
         from edgepack.measure import web
 
-        return web.measure(path, sha256, profile, {"history": row})
+        return web.measure(path, sha256, profile, row)
     from edgepack.measure import arm
 
-    return arm.measure(path, sha256, profile, {"history": row})
+    return arm.measure(path, sha256, profile, row)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -388,18 +397,15 @@ def prove(place: Place, split: Kept, made: Kept, profile: Profile, host: Engine)
 
 def _proof(place: Place, split: Kept, made: Kept, profile: Profile, engine: Engine, host: Engine) -> Proof:
     from edgepack.convert.describe import is_all_integer
-    from edgepack.data.split import load_split
-    from edgepack.data.types import padded
 
     facts, path = file_of(made)
     exact = is_all_integer(path.read_bytes(), facts.format)
-    users = load_split(split.path)[0].test
-    rows = padded(users.history, place.config.model.history_length)
-    rows = rows[: INTEGER_PROOF_ROWS if exact else PROOF_ROWS]
+    rows = part(tested(place, split)[1], 0, INTEGER_PROOF_ROWS if exact else PROOF_ROWS)
+    count = row_count(rows)
     title = f"proving {facts.recipe} {facts.format} on {profile.name}"
-    place.tell(title, 0, len(rows))
+    place.tell(title, 0, count)
     theirs = scores(engine, path, rows, deadline_s=1_200)
-    place.tell(title, len(rows), len(rows))
+    place.tell(title, count, count)
     ours = scores(host, path, rows)
     # A proof serves every target with this engine and core, so it names these and no target.
     where = f"{engine.name} ({engine.emulation.core})" if engine.emulation else engine.name

@@ -1,22 +1,22 @@
 """Log -> split: read, clean, split; and the histories that later stages calibrate and compare on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from edgepack.config import DataConfig
+from edgepack.config import DataConfig, ModelConfig
 from edgepack.errors import DataError
 from edgepack.profiles import convert_table
 from edgepack.results import DataFacts
+from edgepack.rows import QueryHashing, Rows
 from edgepack.stages import Place, versions
 from edgepack.store import Kept, digest_of, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from edgepack.data.clean import CleaningReport, Interactions
+    from edgepack.data.types import EvaluationSet, Split
 
 CALIBRATION_ROWS = 256
 CALIBRATION_SEED = 23
@@ -44,12 +44,35 @@ def split_log(place: Place) -> Kept:
         "code": source_fingerprint("data"),
         "versions": versions("numpy", "pyarrow"),
     }
+    search = hashing(place.config.model)
+    if search is not None:
+        inputs["query"] = msgspec.to_builtins(search)
 
     def make(folder: Path) -> None:
         place.tell(f"data: {source.name}", 0, 0)
-        _write_split(place.config.data, source, folder)
+        _write_split(place.config.data, source, search, folder)
 
     return place.store.produce("data", inputs, make)
+
+
+def _searched(
+    interactions: "Interactions", cut: "Callable[[Interactions], Split]", search: QueryHashing | None
+) -> "Split":
+    """Split the log; each event keeps its search, hashed, when the model takes one."""
+    from edgepack.data.query import indexed
+
+    if search is None:
+        return cut(interactions)
+    if interactions.queries is None:
+        raise DataError(
+            "model.query_length",
+            "the log has no searches",
+            allowed="a search model learns from what was typed before each event",
+            remedy="Name the column: data.columns.query; or leave model.query_length out.",
+        )
+    index, ids = indexed(interactions.queries, search)
+    sequences = interactions.sequences._replace(queries=index)
+    return cut(interactions._replace(sequences=sequences))._replace(queries=ids)
 
 
 def facts(kept: Kept) -> DataFacts:
@@ -89,13 +112,17 @@ def source_of(config: DataConfig, folder: Path) -> LogSource:
     return LogSource(path.name, path, sha256_of(path), config.format, config.columns, config.cleaning, split)
 
 
-def _cleaned(config: DataConfig, source: LogSource) -> "tuple[Interactions, CleaningReport]":
-    from edgepack.data import clean, read, shop
+def _cleaned(
+    config: DataConfig, source: LogSource, search: QueryHashing | None
+) -> "tuple[Interactions, CleaningReport]":
+    from edgepack.data import clean, read, shop, shop_search
 
     rules = convert_table(source.cleaning, clean.CleaningRules, "edgepack.toml: data.cleaning")
     if source.path is None:
         assert config.shop is not None  # noqa: S101  `source_of` has no path for the shop alone
         events = shop.make_shop(config.shop.items, config.shop.users, config.shop.seed)
+        if search is not None:
+            events = events._replace(query=shop_search.queries(events.item, config.shop.seed))
     else:
         columns = convert_table(source.columns, read.Columns, "edgepack.toml: data.columns")
         events = read.read(source.path, columns, source.format)
@@ -107,16 +134,16 @@ def test_users(place: Place) -> tuple[str, ...]:
     from edgepack.data.split import SPLITS
 
     source = source_of(place.config.data, place.folder)
-    interactions, _ = _cleaned(place.config.data, source)
+    interactions, _ = _cleaned(place.config.data, source, None)
     tested = SPLITS[source.split](interactions).tested
     return tuple(interactions.users[user] for user in (() if tested is None else tested))
 
 
-def _write_split(config: DataConfig, source: LogSource, folder: Path) -> None:
+def _write_split(config: DataConfig, source: LogSource, search: QueryHashing | None, folder: Path) -> None:
     from edgepack.data import split
 
-    interactions, report = _cleaned(config, source)
-    made = split.SPLITS[source.split](interactions)
+    interactions, report = _cleaned(config, source, search)
+    made = _searched(interactions, split.SPLITS[source.split], search)
     split.save_split(made, interactions.vocabulary, folder)
     told = DataFacts(
         source=source.name,
@@ -133,19 +160,41 @@ def _write_split(config: DataConfig, source: LogSource, folder: Path) -> None:
     write_atomic(folder / "facts.json", msgspec.json.encode(told))
 
 
-def calibration(place: Place, split: Kept) -> "NDArray[np.int32]":
-    """Return the representative dataset: int32 [256, L] histories of training users."""
-    from edgepack.data.split import calibration_histories, load_split
-
-    whole, _ = load_split(split.path)
-    return calibration_histories(whole, place.config.model.history_length, CALIBRATION_ROWS, CALIBRATION_SEED)
+def calibration(place: Place, split: Kept) -> Rows:
+    """Return the representative dataset: int32 [256, L] an input, of training users."""
+    return _drawn(place, split, CALIBRATION_ROWS, CALIBRATION_SEED)
 
 
-def parity_histories(place: Place, split: Kept) -> "NDArray[np.int32]":
-    """Return what every artifact is compared on: int32 [PARITY_ROWS, L], the first row an empty history."""
-    from edgepack.data.split import calibration_histories, load_split
+def parity_rows(place: Place, split: Kept) -> Rows:
+    """Return what every artifact is compared on, int32 [PARITY_ROWS, L] an input; the first row is empty.
 
-    whole, _ = load_split(split.path)
-    rows = calibration_histories(whole, place.config.model.history_length, PARITY_ROWS, CALIBRATION_SEED + 1)
-    rows[0] = 0
+    With a search as input, the second row has no history and the third no search.
+    """
+    rows = _drawn(place, split, PARITY_ROWS, CALIBRATION_SEED + 1)
+    rows["history"][: 2 if "query" in rows else 1] = 0
+    if "query" in rows:
+        rows["query"][[0, 2]] = 0
     return rows
+
+
+def _drawn(place: Place, split: Kept, count: int, seed: int) -> Rows:
+    from edgepack.data.split import calibration_rows, load_split
+
+    whole, _ = load_split(split.path)
+    return calibration_rows(whole, place.config.model.history_length, count, seed)
+
+
+def tested(place: Place, split: Kept) -> "tuple[EvaluationSet, Rows]":
+    """Return the test users and what a model is fed to rank for them."""
+    from edgepack.data.split import load_split
+    from edgepack.data.types import rows
+
+    whole, _ = load_split(split.path)
+    return whole.test, rows(whole, whole.test, place.config.model.history_length)
+
+
+def hashing(config: ModelConfig) -> QueryHashing | None:
+    """Return how the configured model's search text is hashed, None for a model that takes none."""
+    if not config.query_length:
+        return None
+    return QueryHashing(length=config.query_length, buckets=config.query_buckets)

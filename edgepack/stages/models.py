@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from edgepack.config import ModelConfig
 from edgepack.errors import ConfigError, ConvertError, did_you_mean
 from edgepack.profiles import convert_table
 from edgepack.stages import Place, versions
-from edgepack.stages.logs import calibration, parity_histories
+from edgepack.stages.logs import calibration, parity_rows
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 from edgepack.tools import Tell
 
@@ -46,6 +47,8 @@ def model(place: Place, item_count: int) -> Model:
         "items": item_count,
         "code": source_fingerprint("models"),
     }
+    search = search_sizes(config)
+    identity |= search
 
     def build() -> "Graphs":
         from importlib import import_module
@@ -54,10 +57,17 @@ def model(place: Place, item_count: int) -> Model:
 
         deterministic(place.config.seed)
         module = import_module(f"edgepack.models.{family}")
-        graphs: Graphs = module.build(item_count, length, **config.hyper)
+        graphs: Graphs = module.build(item_count, length, **search, **config.hyper)
         return graphs
 
     return Model(family, identity, build)
+
+
+def search_sizes(config: ModelConfig) -> dict[str, int]:
+    """Return what a search model is built with beside its history, nothing for other models."""
+    if not config.query_length:
+        return {}
+    return {"query_length": config.query_length, "query_buckets": config.query_buckets}
 
 
 def _known_family(family: str) -> None:
@@ -210,8 +220,8 @@ def _carried_out(
     if model.onnx is not None:
         from edgepack.convert import from_onnx
 
-        rows = parity_histories(place, split)
-        scores = from_onnx.reference(onnx_source(place, model), rows)
+        rows = parity_rows(place, split)
+        scores = from_onnx.reference(onnx_source(place, model), rows["history"])
         np.save(folder / "reference_plain.npy", scores)
         np.save(folder / "reference_int8.npy", scores)
         return
@@ -225,10 +235,10 @@ def _carried_out(
         finetune=finetune,
         work=folder,
     )
-    histories = parity_histories(place, split)
+    rows = parity_rows(place, split)
     for quantized, name in ((False, "reference_plain.npy"), (True, "reference_int8.npy")):
         serving = steps.restore(model.build, folder, quantized=quantized)
-        np.save(folder / name, np.concatenate(list(fit.predict(serving, histories))))
+        np.save(folder / name, np.concatenate(list(fit.predict(serving, rows))))
 
 
 def _finetune(place: Place, split: Kept, model: Model, recipe_name: str) -> tuple[Any, int]:

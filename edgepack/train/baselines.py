@@ -1,4 +1,4 @@
-"""Four baselines that every model is held against: popularity, item-kNN, Markov chain, EASE.
+"""Four baselines that every model is held against: popularity, item-kNN, Markov chain, EASE; one for search.
 
 They know a user by the history alone, as the models do, and are fitted on the training sequences in
 seconds. A scorer breaks ties by popularity: its own ties would otherwise count against it.
@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from edgepack.data.types import Sequences
+from edgepack.data.types import Sequences, Split
 from edgepack.errors import LimitError
 
 Scores = NDArray[np.float32]
@@ -88,6 +88,45 @@ def ease(train: Sequences, item_count: int) -> Scorer:
         return _dense(_user_items(histories, item_count).astype(np.float32) @ weights, prior)
 
     return scorer
+
+
+def query_match(split: Split) -> Callable[[NDArray[np.int32]], Scores]:
+    """Return a scorer of `query` int32 [n, Q]: the lexical baseline, for logs that hold searches.
+
+    An item is the text of all training searches that led to it. Items score by the cosine of TF-IDF vectors
+    (log(1 + count) x log(V / items with it), Salton & Buckley 1988) over the hashed n-grams; equal ones, and
+    all when nothing was typed, by popularity.
+    """
+    assert split.queries is not None and split.train.queries is not None  # noqa: S101  the caller's to check
+    buckets = int(split.queries.max(initial=0))
+    grams = _gram_counts(split.queries[split.train.queries], buckets)
+    events = np.arange(len(split.train.items))
+    shape = (split.item_count + 1, len(events))
+    ones = np.ones(len(events), np.float32)
+    documents = scipy.sparse.csr_matrix((ones, (split.train.items, events)), shape=shape) @ grams
+    rarity = np.log(split.item_count / np.maximum((documents > 0).sum(axis=0), 1)).A1
+    documents.data = np.log1p(documents.data)
+    items = _unit_rows(documents @ scipy.sparse.diags(rarity))
+    prior = _popularity(split.train, split.item_count)
+
+    def scorer(query: NDArray[np.int32]) -> Scores:
+        asked = _unit_rows(_gram_counts(query, buckets) @ scipy.sparse.diags(rarity))
+        return _dense((asked @ items.T).astype(np.float32), prior)
+
+    return scorer
+
+
+def _gram_counts(queries: NDArray[np.int32], buckets: int) -> scipy.sparse.csr_matrix:
+    """Return which n-grams each row of `queries` int32 [n, Q] holds: 0 or 1, [n, buckets + 1]."""
+    rows, places = np.nonzero(queries)
+    shape = (len(queries), buckets + 1)
+    ones = np.ones(len(rows), np.float32)
+    return scipy.sparse.csr_matrix((ones, (rows, queries[rows, places])), shape=shape)
+
+
+def _unit_rows(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    length = np.sqrt(matrix.multiply(matrix).sum(axis=1)).A1
+    return (scipy.sparse.diags(1.0 / np.where(length > 0, length, 1.0)) @ matrix).tocsr()
 
 
 BASELINES: dict[str, Callable[[Sequences, int], Scorer]] = {

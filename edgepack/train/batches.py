@@ -17,11 +17,13 @@ EMPTY_SHARE = 0.02
 class Examples(NamedTuple):
     """`history` int32 [N, L], right-aligned, and `targets` int32 [N, L]: what follows each position.
 
-    Target 0 means that a position teaches nothing.
+    Target 0 means that a position teaches nothing. `queries` int32 [N, L]: the row of `Split.queries` that
+    led to each target; None when the log holds no searches.
     """
 
     history: Ids
     targets: Ids
+    queries: Ids | None = None
 
 
 def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
@@ -60,7 +62,8 @@ def windows(
     """
     places, starts = _window_places(train, length, generator, newest)
     history = _at(train.items, places - 1, starts)
-    return _with_empty(train, Examples(history, _at(train.items, places, starts)), generator)
+    queries = None if train.queries is None else _at(train.queries, places, starts)
+    return _with_empty(train, Examples(history, _at(train.items, places, starts), queries), generator)
 
 
 def cut(examples: Examples, generator: np.random.Generator, *, per_row: int) -> tuple[Ids, Ids]:
@@ -166,9 +169,10 @@ def _with_empty(train: Sequences, examples: Examples, generator: np.random.Gener
     extra = max(1, round(rows * EMPTY_SHARE))
     targets = np.zeros((extra, length), np.int32)
     targets[:, -1] = train.items[generator.integers(0, len(train.items), extra)]
-    both = Examples(
-        np.concatenate([examples.history, np.zeros((extra, length), np.int32)]),
-        np.concatenate([examples.targets, targets]),
-    )
+    none = np.zeros((extra, length), np.int32)
     order = generator.permutation(rows + extra)
-    return Examples(both.history[order], both.targets[order])
+    return Examples(
+        np.concatenate([examples.history, none])[order],
+        np.concatenate([examples.targets, targets])[order],
+        None if examples.queries is None else np.concatenate([examples.queries, none])[order],
+    )

@@ -11,19 +11,25 @@ from edgepack.train import batches
 from edgepack.train.settings import TrainingSettings
 
 _NEGATIVES_STREAM = 1
+_QUERIES_STREAM = 2
 
 Arrays = tuple[NDArray[Any], ...]
 Draw = Callable[[int], Iterator[Arrays]]
 
 
 def position_batches(split: Split, length: int, settings: TrainingSettings) -> Draw:
-    """Return epoch -> batches (history int32 [B, L], targets int32 [B, L], negatives int32 [n])."""
+    """Return epoch -> batches (history int32 [B, L], targets int32 [B, L], negatives int32 [n]).
+
+    Where the log holds searches each batch ends with query int32 [B, L, Q]: the one that led to each target,
+    or nothing, with chance `query_dropout`, so that the model can recommend without a search.
+    """
 
     def draw(epoch: int) -> Iterator[Arrays]:
         examples = _examples(split, length, settings, batches.epoch_generator(settings.seed, epoch))
         negatives = _negatives(split, settings, epoch)
+        queries = _queries(split, settings, epoch)
         for rows in _slices(len(examples.history), settings.batch_size):
-            yield examples.history[rows], examples.targets[rows], next(negatives)
+            yield examples.history[rows], examples.targets[rows], next(negatives), *queries(examples, rows)
 
     return draw
 
@@ -60,7 +66,8 @@ def candidate_batches(split: Split, length: int, settings: TrainingSettings) -> 
 def _examples(
     split: Split, length: int, settings: TrainingSettings, generator: np.random.Generator
 ) -> batches.Examples:
-    if batches.learns_baskets(split):
+    # A search leads to one item, so a search model learns line by line.
+    if split.queries is None and batches.learns_baskets(split):
         return batches.basket_windows(
             split.train,
             length,
@@ -70,6 +77,20 @@ def _examples(
             only_new=settings.filter_seen,
         )
     return batches.windows(split.train, length, generator, newest=settings.newest)
+
+
+def _queries(
+    split: Split, settings: TrainingSettings, epoch: int
+) -> Callable[[batches.Examples, slice], Arrays]:
+    generator = batches.epoch_generator(settings.seed, epoch, _QUERIES_STREAM)
+
+    def of(examples: batches.Examples, rows: slice) -> Arrays:
+        if split.queries is None or examples.queries is None:
+            return ()
+        index = examples.queries[rows]
+        return (split.queries[np.where(generator.random(index.shape) < settings.query_dropout, 0, index)],)
+
+    return of
 
 
 def _negatives(split: Split, settings: TrainingSettings, epoch: int) -> Iterator[NDArray[np.int32]]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgepack.data.types import Split
 from edgepack.errors import ConfigError
 from edgepack.keras2 import deterministic, tf
-from edgepack.models.graphs import Graphs, transfer
+from edgepack.models.graphs import Graphs, fed, transfer
+from edgepack.rows import Rows, part, row_count
 from edgepack.tools import Tell
 from edgepack.train import draw, losses
 from edgepack.train.loop import Job, train
@@ -70,14 +71,14 @@ def fit_scores(
         return losses.catalogue_loss(model(history, training=True), target)
 
     batches = draw.cut_batches(split, length, settings)
-    job = Job(model, length, batches, loss, lambda histories: predict(model, histories))
+    job = Job(model, length, batches, loss, lambda rows: predict(model, rows))
     return train(job, split, settings, work=work, tell=tell, callbacks=callbacks)
 
 
-def predict(serving: Any, histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
-    """Give the scores float32 [n, V + 1] of `histories` int32 [N, L], a few hundred rows at a time."""
-    call = tf.function(lambda rows: serving(rows, training=False), reduce_retracing=True)
-    return _in_chunks(call, histories)
+def predict(serving: Any, rows: NDArray[np.int32] | Rows) -> Iterator[NDArray[np.float32]]:
+    """Give the scores float32 [n, V + 1] of rows int32 [N, length] an input, a few hundred at a time."""
+    call = tf.function(lambda fed: serving(fed, training=False), reduce_retracing=True)
+    return _in_chunks(call, serving, rows)
 
 
 def _encoder_job(
@@ -87,17 +88,20 @@ def _encoder_job(
     rows = table or (lambda: model.get_layer(graphs.table).embeddings)
     loss_of = losses.LOSSES[settings.loss]
 
-    def loss(history: Any, targets: Any, negatives: Any) -> Any:
-        hidden, taught = model(history, training=True), tf.where(targets > 0)
+    def loss(history: Any, targets: Any, negatives: Any, *query: Any) -> Any:
+        hidden = model([history, *query] if query else history, training=True)
+        taught = tf.where(targets > 0)
         hidden, targets = tf.gather_nd(hidden, taught), tf.gather_nd(targets, taught)
         return loss_of(hidden, targets, negatives, tf.convert_to_tensor(rows()))
 
-    def score(history: Any) -> Any:
-        return tf.matmul(model(history, training=False)[:, -1, :], rows(), transpose_b=True)
+    def score(fed: Any) -> Any:
+        if isinstance(fed, list):
+            fed = [fed[0], fed[1][:, None, :]]  # one query for all positions
+        return tf.matmul(model(fed, training=False)[:, -1, :], rows(), transpose_b=True)
 
     call = tf.function(score, reduce_retracing=True)
     batches = draw.position_batches(split, length, settings)
-    return Job(model, length, batches, loss, lambda histories: _in_chunks(call, histories))
+    return Job(model, length, batches, loss, lambda found: _in_chunks(call, model, found))
 
 
 def _pair_job(graphs: Graphs, split: Split, settings: TrainingSettings) -> Job:
@@ -116,13 +120,15 @@ def _pair_job(graphs: Graphs, split: Split, settings: TrainingSettings) -> Job:
 
     call = tf.function(lambda rows: graphs.serving(rows, training=False), reduce_retracing=True)
 
-    def scores(histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
+    def scores(rows: Rows) -> Iterator[NDArray[np.float32]]:
         transfer(model, graphs.serving, table=graphs.table, tied=graphs.tied)
-        return _in_chunks(call, histories)
+        return _in_chunks(call, graphs.serving, rows)
 
     return Job(model, length, draw.candidate_batches(split, length, settings), loss, scores)
 
 
-def _in_chunks(call: Callable[[Any], Any], histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(histories), _CHUNK_ROWS):
-        yield call(tf.constant(histories[start : start + _CHUNK_ROWS])).numpy()
+def _in_chunks(
+    call: Callable[[Any], Any], model: Any, rows: NDArray[np.int32] | Rows
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, row_count(rows), _CHUNK_ROWS):
+        yield call(fed(model, part(rows, start, start + _CHUNK_ROWS))).numpy()

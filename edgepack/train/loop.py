@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.data.types import Split, padded
+from edgepack.data.types import Split, rows
 from edgepack.keras2 import keras, tf
 from edgepack.models.graphs import dropout_step
+from edgepack.rows import Rows
 from edgepack.store import digest_of
 from edgepack.tools import Tell
 from edgepack.train import checkpoint, validation
@@ -25,14 +26,14 @@ class Job(NamedTuple):
     """What differs between the ways to train.
 
     `draw` gives an epoch's batches; `loss` takes one and gives a scalar tensor; `scores` gives
-    float32 [n, V + 1] in chunks for histories int32 [N, length].
+    float32 [n, V + 1] in chunks for rows of histories int32 [N, length] (and queries).
     """
 
     model: Any
     length: int
     draw: Draw
     loss: Callable[..., Any]
-    scores: Callable[[NDArray[np.int32]], Iterator[NDArray[np.float32]]]
+    scores: Callable[[Rows], Iterator[NDArray[np.float32]]]
 
 
 def train(
@@ -57,13 +58,13 @@ def train(
     _begin(callbacks, job.model, optimizer)
     step = _step_function(job, optimizer)
     users = validation.sample(split.valid, settings.validation_users, settings.seed)
-    histories = padded(users.history, job.length)
+    fed = rows(split, users, job.length)
     for epoch in range(len(state.records), settings.epochs):
         if _stale(state.records, settings.patience):
             break
         clock = _Clock(state.records)
         loss = _epoch(job, step, optimizer, epoch, steps, settings, callbacks)
-        quality = validation.rate(users, job.scores(histories), filter_seen=settings.filter_seen)
+        quality = validation.rate(users, job.scores(fed), filter_seen=settings.filter_seen)
         record = {"loss": loss, **quality, **clock.read()}
         state = _next_state(job.model, optimizer, state, record, settings)
         checkpoint.save(work, key, state)

@@ -30,4 +30,4 @@ def _taken(sequences: Sequences, users: NDArray[np.int64]) -> Sequences:
     counts = np.diff(sequences.offsets)[users]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     places = np.repeat(sequences.offsets[users] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Sequences(sequences.items[places], offsets, sequences.baskets[places])
+    return sequences.at(np.asarray(places, np.int64), offsets)

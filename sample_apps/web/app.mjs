@@ -25,9 +25,13 @@ const add = (index) => () => {
   return show();
 };
 
-async function show() {
+// One after the other: a session runs one inference at a time, and typing is faster.
+let shown = Promise.resolve();
+const show = () => (shown = shown.then(rank));
+
+async function rank() {
   const focused = document.activeElement?.closest("ol");
-  const { items, milliseconds } = await recommender.recommend(history);
+  const { items, milliseconds } = await recommender.recommend(history, { text: at("text").value });
   const clicked = history.map((index, at) => listItem(button(index, () => remove(at), "Remove")));
   at("history").replaceChildren(...clicked);
   at("empty").hidden = history.length > 0;
@@ -57,6 +61,8 @@ try {
   describe(await recommender.selfTest());
   const shelf = Math.min(SHELF_SIZE, recommender.vocabulary.length - 1);
   for (let index = 1; index <= shelf; index++) at("shelf").append(listItem(button(index, add(index), "Add")));
+  at("search").hidden = !recommender.manifest.contract.query;
+  at("text").addEventListener("input", show);
   at("clear").addEventListener("click", () => {
     history.length = 0;
     return show();

@@ -1,4 +1,4 @@
-// A recommender from static files: load and check a bundle, score a history, rank the items.
+// A recommender from static files: load and check a bundle, score a history (and a search), rank the items.
 
 const API = "ort.wasm.bundle.min.mjs";
 const WASM = "ort-wasm-simd-threaded.wasm";
@@ -43,6 +43,13 @@ export function rightAligned(history, length) {
   return row;
 }
 
+/** Query ids, left-aligned, 0 = padding. */
+function leftAligned(ids, length) {
+  const row = new Int32Array(length);
+  row.set(ids);
+  return row;
+}
+
 const overlap = (found, expected) => expected.filter((index) => found.includes(index)).length / expected.length;
 
 /** Load a bundle and its runtime; every file is checked against the manifest before it is used. */
@@ -59,11 +66,18 @@ export async function load({ bundle = "bundle/", runtime = "runtime/" } = {}) {
   // Handed over as bytes, so that the runtime asks the network for nothing by itself.
   ort.env.wasm.wasmBinary = await fetchChecked(runtime, WASM, manifest.runtime.files[WASM]);
   const session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
-  const { history_length: length, filter_seen: filterSeen } = manifest.contract;
+  const { history_length: length, filter_seen: filterSeen, query: hashing } = manifest.contract;
+  // Only a search model reads text, so only its page loads what hashes it.
+  const { hashQuery } = hashing ? await import("./query.mjs") : {};
 
-  async function recommend(history, { k = goldens.k, exclude = [] } = {}) {
+  /** The best items for a history and, with a search model, a search `text` or its ids `query`. */
+  async function recommend(history, { k = goldens.k, exclude = [], text = "", query } = {}) {
     const started = performance.now();
     const feeds = { history: new ort.Tensor("int32", rightAligned(history, length), [1, length]) };
+    if (hashing) {
+      const ids = query ? leftAligned(query, hashing.length) : hashQuery(text, hashing);
+      feeds.query = new ort.Tensor("int32", ids, [1, hashing.length]);
+    }
     const scores = (await session.run(feeds)).scores.data;
     const out = new Set(filterSeen ? [...history, ...exclude] : exclude);
     const items = topK(scores, k, (index) => out.has(index));
@@ -73,12 +87,12 @@ export async function load({ bundle = "bundle/", runtime = "runtime/" } = {}) {
   /** Does this browser give the lists that were recorded when the bundle was made? */
   async function selfTest() {
     const shares = [];
-    for (const { history, top_k } of goldens.random ?? [])
-      shares.push(overlap((await recommend(history)).items, top_k));
+    for (const { history, query = [], top_k } of goldens.random ?? [])
+      shares.push(overlap((await recommend(history, { query })).items, top_k));
     const agreement = shares.reduce((sum, share) => sum + share, 0) / Math.max(1, shares.length);
     let same = 0;
-    for (const { history, top_k } of goldens.cases) {
-      const { items } = await recommend(history);
+    for (const { history, query = [], top_k } of goldens.cases) {
+      const { items } = await recommend(history, { query });
       if (String(items.slice(0, top_k.length)) === String(top_k)) same++;
     }
     const total = goldens.cases.length;
