@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
-.PHONY: help demo test proof-kill proof-rivals proof-online-retail proof-movielens-1m lint install tools system clean
+.PHONY: help demo test test-system proof-kill proof-rivals proof-online-retail proof-movielens-1m lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -37,7 +37,11 @@ demo: tools
 	@echo "  edgepack inspect $(OUT)/android-arm64-mid.edgepack     one bundle, in words"
 	@echo "  edgepack check $(OUT)/*.edgepack                       re-read, re-judge and re-run the bundles"
 
-test: tools lint
+# First, so that everything missing is installed in one go.
+test-system:
+	@bash .make/system.sh test
+
+test: test-system tools lint
 	$(BIN)/python -m pytest
 
 # Too long for `make test`; resumable, results in tests/proofs/results.

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that edgepack builds and measures with, where we may; else says what is missing.
+# With the word `test` also the JDK, which only the tests need: they hold the Android app's Java to the library.
 set -euo pipefail
 declare -A package=([python3.11]=python3.11-venv [gcc]=gcc [node]=nodejs [npm]=npm [chromium]=chromium [adb]=adb)
+[[ ${1:-} != test ]] || package[javac]=openjdk-17-jdk-headless
 missing=()
 for program in "${!package[@]}"; do
   command -v "$program" >/dev/null || missing+=("${package[$program]}")

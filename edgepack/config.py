@@ -128,13 +128,12 @@ def _check_search(path: Path, config: Config) -> None:
             allowed="they count n-grams, at least 0 and at least 1",
             remedy="Leave both out for a model that takes no search text.",
         )
-    if model.query_length and (config.data.split == "next-basket" or model.file is not None):
-        found = 'data.split = "next-basket"' if model.file is None else f'model.file = "{model.file}"'
+    if model.query_length and model.file is not None:
         raise ConfigError(
             f"{path}: model.query_length",
-            f"asks for a search model beside {found}",
-            allowed="a search leads to one item (leave-one-out), and only families of ours take one",
-            remedy="Change the one or leave out the other.",
+            f'is set beside model.file = "{model.file}"',
+            allowed="only families of models/ can take a search",
+            remedy="Leave out the one or the other.",
         )
 
 

@@ -12,6 +12,8 @@ from edgepack.data.split import calibration_rows, leave_one_out, load_split, sav
 from edgepack.data.types import Split, rows
 from edgepack.errors import ConfigError, DataError
 from edgepack.rows import QueryHashing
+from edgepack.stages import Place, logs
+from edgepack.store import Store
 from edgepack.train import draw
 from edgepack.train.baselines import query_match
 from edgepack.train.settings import TrainingSettings
@@ -119,29 +121,29 @@ def test_the_lexical_baseline_finds_what_was_typed_for_it_before(small: Split) -
 
 
 def test_a_log_without_searches_is_refused_for_a_search_model(tmp_path: Path) -> None:
-    from edgepack.stages import Place, logs
-    from edgepack.store import Store
-
-    (tmp_path / "log.csv").write_text(LOG)
-    (tmp_path / "edgepack.toml").write_text(
-        '[data]\npath = "log.csv"\n[model]\nfamily = "twotower"\nquery_length = 8\n'
-    )
-    config = load_config(tmp_path / "edgepack.toml")
-    place = Place(config, tmp_path, Store(tmp_path / "store"), lambda what, done, total: None)
     with pytest.raises(DataError, match=r"the log has no searches.*data\.columns\.query"):
-        logs.split_log(place)
+        logs.split_log(place_of(tmp_path, ""))
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ('[data]\npath = "x.csv"\nsplit = "next-basket"\n[model]\nfamily = "twotower"\n', "next-basket"),
-        ('[data]\npath = "x.csv"\n[model]\nfile = "own.keras"\n', "own.keras"),
-    ],
-)
-def test_what_cannot_search_says_so(tmp_path: Path, text: str, found: str) -> None:
-    (tmp_path / "edgepack.toml").write_text(f"{text}query_length = 8\n")
-    with pytest.raises(ConfigError, match=f"asks for a search model beside .*{found}"):
+def test_a_search_model_is_not_split_by_baskets(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'the split is "next-basket".*needs "leave-one-out"'):
+        logs.split_log(place_of(tmp_path, 'split = "next-basket"'))
+
+
+def place_of(folder: Path, data: str) -> Place:
+    (folder / "log.csv").write_text(LOG)
+    (folder / "edgepack.toml").write_text(
+        f'[data]\npath = "log.csv"\n{data}\n[model]\nfamily = "twotower"\nquery_length = 8\n'
+    )
+    config = load_config(folder / "edgepack.toml")
+    return Place(config, folder, Store(folder / "store"), lambda what, done, total: None)
+
+
+def test_a_model_of_the_users_own_takes_no_search(tmp_path: Path) -> None:
+    (tmp_path / "edgepack.toml").write_text(
+        '[data]\npath = "x.csv"\n[model]\nfile = "own.keras"\nquery_length = 8\n'
+    )
+    with pytest.raises(ConfigError, match=r'query_length: is set beside model\.file = "own\.keras"'):
         load_config(tmp_path / "edgepack.toml")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from edgepack.config import DataConfig, ModelConfig
-from edgepack.errors import DataError
+from edgepack.errors import ConfigError, DataError
 from edgepack.profiles import convert_table
 from edgepack.results import DataFacts
 from edgepack.rows import QueryHashing, Rows
@@ -46,6 +46,7 @@ def split_log(place: Place) -> Kept:
     }
     search = hashing(place.config.model)
     if search is not None:
+        _must_lead_to_one_item(source.split)
         inputs["query"] = msgspec.to_builtins(search)
 
     def make(folder: Path) -> None:
@@ -53,6 +54,16 @@ def split_log(place: Place) -> Kept:
         _write_split(place.config.data, source, search, folder)
 
     return place.store.produce("data", inputs, make)
+
+
+def _must_lead_to_one_item(split: str) -> None:
+    if split != "leave-one-out":
+        raise ConfigError(
+            "model.query_length",
+            f'is set, and the split is "{split}"',
+            allowed='a search leads to one item, so a search model needs "leave-one-out"',
+            remedy="Set data.split, or leave model.query_length out.",
+        )
 
 
 def _searched(
