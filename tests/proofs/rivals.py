@@ -32,6 +32,8 @@ from tests.proofs.dataset import HERE, ROOT, commit
 
 CORES = {"A53": "android-arm64-low", "A76": "android-arm64-high"}
 OWN = (
+    ("ptq", "tflite-int8-f32scores"),
+    ("ptq", "onnx-qdq"),
     ("qat", "tflite-int8"),
     ("qat", "tflite-int8-f32scores"),
     ("prune50-qat", "tflite-int8-f32scores"),
