@@ -311,6 +311,9 @@ class _Build:
         if RECIPES[recipe].trains and self.model.why_not_trained_further:
             reason = f"{self.model.name} cannot be trained further: {self.model.why_not_trained_further}"
             return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
+        if RECIPES[recipe].post_training is not None and self.model.onnx is not None:
+            reason = f"{self.model.name} came as ONNX, which holds no Keras layers: use the recipe `ptq`"
+            return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
         compressed = models.compress(self.place, self.split, self.model, self.trained, recipe)
         made = artifacts.artifact(self.place, self.split, self.model, compressed, recipe, format)
         failure = figures.artifact_of(made)

@@ -54,4 +54,18 @@ def converter_error() -> type[Exception]:
     return error
 
 
-__all__ = ["converter_error", "deterministic", "keras", "quiet", "tf"]
+def quantize_calibrated(model: bytes, float_tensors: list[str]) -> bytes:
+    """Return a calibrated .tflite file in int8, one scale a tensor in Dense layers.
+
+    What gives a tensor named in `float_tensors` stays float32: what TensorFlow's QuantizationDebugger does
+    with the nodes on its list, which has no setting for the scales.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    quantized: bytes = mlir_quantize(
+        model, denylisted_nodes=float_tensors, disable_per_channel_for_dense_layers=True
+    )
+    return quantized
+
+
+__all__ = ["converter_error", "deterministic", "keras", "quantize_calibrated", "quiet", "tf"]

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -262,8 +262,13 @@ def _recipe(name: str) -> dict[str, bool | int | float | str]:
     flat: dict[str, bool | int | float | str] = {"name": name}
     for step, settings in msgspec.to_builtins(RECIPES[name]).items():
         if isinstance(settings, dict):
-            flat |= {f"{step}.{key}": value for key, value in settings.items()}
+            flat |= {f"{step}.{key}": _scalar(value) for key, value in settings.items()}
     return flat
+
+
+def _scalar(value: Any) -> bool | int | float | str:
+    plain: bool | int | float | str = ", ".join(value) if isinstance(value, list | tuple) else value
+    return plain
 
 
 def _contract(shipment: Shipment) -> Contract:

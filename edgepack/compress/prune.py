@@ -11,7 +11,7 @@ from edgepack.models.graphs import transfer
 
 _sparsity = tfmot.sparsity.keras
 _MASK_UPDATES = 20
-_PRUNED = {keras.layers.Dense: "kernel", keras.layers.Embedding: "embeddings"}
+PRUNED = {keras.layers.Dense: "kernel", keras.layers.Embedding: "embeddings"}
 
 
 def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
@@ -25,7 +25,7 @@ def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
 
     def wrapped(layer: Any) -> Any:
         copy = layer.__class__.from_config(layer.get_config())
-        return _sparsity.prune_low_magnitude(copy, **rules) if type(layer) in _PRUNED else copy
+        return _sparsity.prune_low_magnitude(copy, **rules) if type(layer) in PRUNED else copy
 
     pruned = keras.models.clone_model(model, clone_function=wrapped)
     transfer(model, pruned, table="", tied=None)
@@ -46,9 +46,9 @@ def strip(pruned: Any, plain: Any) -> None:
 def zero_share(model: Any) -> dict[str, float]:
     """Return the share of zeros of each Dense kernel and table of a plain model, by "layer/variable"."""
     return {
-        f"{layer.name}/{_PRUNED[type(layer)]}": float(np.mean(layer.get_weights()[0] == 0))
+        f"{layer.name}/{PRUNED[type(layer)]}": float(np.mean(layer.get_weights()[0] == 0))
         for layer in model.layers
-        if type(layer) in _PRUNED
+        if type(layer) in PRUNED
     }
 
 

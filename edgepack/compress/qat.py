@@ -4,7 +4,7 @@ A wrapped model is never loaded from a Keras file (TF-MOT cannot read back what 
 model again, wrap it, load the weights (`edgepack.compress.weights`).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,24 @@ from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
 from edgepack.models.graphs import AttentionCore, bare_name, fed, transfer
+from edgepack.ranges import Method, chosen
 from edgepack.rows import Rows, part, row_count
 
 _CALIBRATION_ROWS = 16
 
 
-def wrap(model: Any, *, keep_zeros: bool, float_outputs: bool) -> Any:
+def wrap(
+    model: Any,
+    *,
+    keep_zeros: bool,
+    float_outputs: bool,
+    keep_clusters: bool = False,
+    float_layers: Collection[str] = (),
+) -> Any:
     """Return a copy of `model`, weights included, whose layers round to 8 bits as `schemes` says.
 
-    `model` is a functional Keras 2 model. With `keep_zeros` pruned weights stay pruned. With
+    `model` is a functional Keras 2 model. With `keep_zeros` pruned weights stay pruned, with
+    `keep_clusters` equal ones of a layer stay equal. Layers named in `float_layers` are not rounded. With
     `float_outputs` the layers that give the model's outputs are not rounded there: 256 levels are too
     few to rank a catalogue by. This is TF-MOT's `quantize_apply` without its rearranging of layers.
 
@@ -33,15 +42,21 @@ def wrap(model: Any, *, keep_zeros: bool, float_outputs: bool) -> Any:
     last = _output_layers(model) if float_outputs else set()
 
     def wrapped(layer: Any) -> Any:
-        scheme = scheme_of(layer, keep_zeros=keep_zeros, float_output=layer.name in last)
+        if layer.name in float_layers:
+            return layer.__class__.from_config(layer.get_config())
+        scheme = scheme_of(
+            layer, keep_zeros=keep_zeros, float_output=layer.name in last, keep_clusters=keep_clusters
+        )
         copy = layer.__class__.from_config(_int8_config(layer))
         return copy if scheme is None else _wrapper(copy, scheme)
 
     return _copied(model, wrapped)
 
 
-def wrap_tables(model: Any, tied: Collection[str]) -> Any:
+def wrap_tables(model: Any, tied: Collection[str], float_layers: Collection[str] = ()) -> Any:
     """Return `model` with 8-bit weights in its tables and in the Dense layers named `tied`, and no more.
+
+    Those named in `float_layers` are left out.
 
     The way of post-training quantization: it gives a table and its transposed twin one scale and zero
     point 0, so that an int8 file can store them once. Everything else is the converter's to calibrate.
@@ -51,7 +66,8 @@ def wrap_tables(model: Any, tied: Collection[str]) -> Any:
         return model
 
     def wrapped(layer: Any) -> Any:
-        if not isinstance(layer, keras.layers.Embedding) and layer.name not in tied:
+        is_table = isinstance(layer, keras.layers.Embedding) or layer.name in tied
+        if not is_table or layer.name in float_layers:
             return layer
         copy = layer.__class__.from_config(layer.get_config())
         return _wrapper(copy, LayerScheme(rounded_weights(layer) or (), False, False))
@@ -59,29 +75,31 @@ def wrap_tables(model: Any, tied: Collection[str]) -> Any:
     return _copied(model, wrapped)
 
 
-def calibrate(wrapped: Any, plain: Any, rows: NDArray[np.int32] | Rows) -> None:
+def calibrate(wrapped: Any, plain: Any, rows: NDArray[np.int32] | Rows, method: Method = "min-max") -> None:
     """Set every range of `wrapped` from `plain`, the float model that it was made from.
 
-    Output ranges become the least and greatest values that `rows` int32 [n, L] an input give rise to (and
-    0, which must be exact), where TF-MOT would start at ±6 and take thousands of steps to get away.
+    Output ranges are chosen by `method` from the values that `rows` int32 [n, L] an input give rise to, 0
+    among them, where TF-MOT would start at ±6 and take thousands of steps to get away.
     """
-    ranges = {
+    quantizers = {
         bare_name(layer.name): layer._output_quantizer_vars
         for layer in wrapped.layers
         if getattr(layer, "_output_quantizer_vars", None)
     }
-    outputs = {name: _outputs_of(plain.get_layer(name)) for name in ranges}
+    outputs = {name: _outputs_of(plain.get_layer(name)) for name in quantizers}
     watched = tf.function(keras.Model(plain.inputs, outputs), reduce_retracing=True)
-    lows, highs = dict.fromkeys(outputs, 0.0), dict.fromkeys(outputs, 0.0)
-    for start in range(0, row_count(rows), _CALIBRATION_ROWS):
-        seen = watched(fed(plain, part(rows, start, start + _CALIBRATION_ROWS)))
-        for name, values in seen.items():
-            lows[name] = min(lows[name], *(float(tf.reduce_min(v)) for v in values))
-            highs[name] = max(highs[name], *(float(tf.reduce_max(v)) for v in values))
-    for name, found in ranges.items():
-        found["min_var"].assign(lows[name])
-        found["max_var"].assign(highs[name])
+    for name, (low, high) in chosen(lambda: _seen(plain, watched, rows), method).items():
+        quantizers[name]["min_var"].assign(low)
+        quantizers[name]["max_var"].assign(high)
     refresh_weight_ranges(wrapped)
+
+
+def _seen(
+    plain: Any, watched: Any, rows: NDArray[np.int32] | Rows
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for start in range(0, row_count(rows), _CALIBRATION_ROWS):
+        found = watched(fed(plain, part(rows, start, start + _CALIBRATION_ROWS)))
+        yield from ((name, value.numpy()) for name, values in found.items() for value in values)
 
 
 def refresh_weight_ranges(wrapped: Any) -> None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from edgepack.ranges import Method
+
 
 class Pruning(msgspec.Struct, frozen=True, kw_only=True):
     """Magnitude pruning of Dense kernels and embedding tables.
@@ -30,17 +32,64 @@ class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float = 1e-4
 
 
+class Thinning(msgspec.Struct, frozen=True, kw_only=True):
+    """Structured pruning: a `share` of the hidden units of feed-forward layers goes; the rest is mended."""
+
+    share: float = 0.5
+    epochs: int = 4
+    learning_rate: float = 1e-3
+
+
+class Clustering(msgspec.Struct, frozen=True, kw_only=True):
+    """k-means over each Dense kernel and table, whose `clusters` values are then trained.
+
+    Zeros of a pruned model stay and count as one of them. What follows keeps the number.
+    """
+
+    clusters: int = 16
+    epochs: int = 4
+    learning_rate: float = 1e-4
+
+
+class PostTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """Quantization after training with ranges of edgepack's own, where the converter knows min-max alone.
+
+    `calibration` chooses the ranges of activations (`edgepack.ranges`), `equalize` evens out channels across
+    layers first, and `bias_correction` takes from each bias what rounding adds to the mean. `float_layers`
+    stay float32 in int8 files: mixed precision.
+    """
+
+    calibration: Method = "min-max"
+    equalize: bool = False
+    bias_correction: bool = False
+    float_layers: tuple[str, ...] = ()
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """The steps between a float model and its artifacts; None leaves a step out."""
 
     name: str
+    thinning: Thinning | None = None
     pruning: Pruning | None = None
+    clustering: Clustering | None = None
     quantization: QuantizationAware | None = None
+    post_training: PostTraining | None = None
+
+    @property
+    def calibrated(self) -> PostTraining:
+        """How files that are calibrated after training are to be."""
+        return self.post_training or PostTraining()
+
+    @property
+    def wraps(self) -> bool:
+        """True when its int8 files are made with ranges that were set on the model's layers."""
+        return self.quantization is not None or self.post_training is not None
 
     @property
     def trains(self) -> bool:
         """True when the recipe changes the weights."""
-        return self.pruning is not None or self.quantization is not None
+        steps = (self.thinning, self.pruning, self.clustering, self.quantization)
+        return any(step is not None for step in steps)
 
 
 _QAT = QuantizationAware()
@@ -50,10 +99,22 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(name="float"),
         Recipe(name="ptq"),
+        Recipe(name="ptq-percentile", post_training=PostTraining(calibration="percentile")),
+        Recipe(name="ptq-mse", post_training=PostTraining(calibration="mse")),
+        Recipe(name="ptq-entropy", post_training=PostTraining(calibration="entropy")),
         Recipe(name="qat", quantization=_QAT),
         Recipe(name="prune50-ptq", pruning=Pruning()),
         Recipe(name="prune50-qat", pruning=Pruning(), quantization=_QAT),
         Recipe(name="prune80-qat", pruning=Pruning(zero_share=0.8), quantization=_QAT),
+        Recipe(name="ptq-bias", post_training=PostTraining(bias_correction=True)),
+        Recipe(name="ptq-equalize", post_training=PostTraining(equalize=True)),
+        Recipe(name="ptq-equalize-bias", post_training=PostTraining(equalize=True, bias_correction=True)),
+        Recipe(name="thin50-ptq", thinning=Thinning()),
+        Recipe(name="thin50-qat", thinning=Thinning(), quantization=_QAT),
+        Recipe(name="cluster16-ptq", clustering=Clustering()),
+        Recipe(name="cluster16-qat", clustering=Clustering(), quantization=_QAT),
+        Recipe(name="cluster32-qat", clustering=Clustering(clusters=32), quantization=_QAT),
+        Recipe(name="prune50-cluster16-qat", pruning=Pruning(), clustering=Clustering(), quantization=_QAT),
         Recipe(name="prune50-24-qat", pruning=Pruning(schedule="2:4"), quantization=_QAT),
     )
 }

@@ -94,15 +94,56 @@ class ZeroKeepingQuantizer(_quantizers.LastValueQuantizer):  # type: ignore[misc
         return super().__call__(inputs * kept, training, weights, **kwargs)
 
 
+@tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+def shared(weights: Any) -> Any:
+    """Return float32 `weights`; those that are equal get the mean of their gradients, and so stay equal."""
+
+    def together(gradient: Any) -> Any:
+        values, member = tf.unique(tf.reshape(weights, [-1]))
+        mean = tf.math.unsorted_segment_mean(tf.reshape(gradient, [-1]), member, tf.size(values))
+        return tf.reshape(tf.gather(mean, member), tf.shape(weights))
+
+    return tf.identity(weights), together
+
+
+class ClusterKeepingQuantizer(ZeroKeepingQuantizer):
+    """As `ZeroKeepingQuantizer`, and weights that are equal stay equal, whatever training does.
+
+    TF-MOT's cluster-preserve quantizer keeps the cluster of every weight in variables that are filled
+    when a layer is built, for Dense and convolutions alone.
+    """
+
+    def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+        """Return `inputs` rounded, with one gradient for those that are equal."""
+        return super().__call__(shared(tf.convert_to_tensor(inputs)), training, weights, **kwargs)
+
+
+class _SharingQuantizer(_quantizers.Quantizer):  # type: ignore[misc, name-defined]
+    """No rounding at all: weights that are equal stay equal, and zeros zero."""
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        return {}
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+        return shared(tf.convert_to_tensor(inputs)) * tf.cast(tf.not_equal(inputs, 0), inputs.dtype)
+
+
 class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc]
     """One layer's part: which weights are rounded, whether zeros must stay, whether the output is rounded."""
 
-    def __init__(self, weights: tuple[str, ...], keep_zeros: bool, output: bool) -> None:
+    def __init__(
+        self, weights: tuple[str, ...], keep_zeros: bool, output: bool, keep_clusters: bool = False
+    ) -> None:
         self.weights, self.keep_zeros, self.output = tuple(weights), keep_zeros, output
+        self.keep_clusters = keep_clusters
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the config."""
-        return {"weights": list(self.weights), "keep_zeros": self.keep_zeros, "output": self.output}
+        own = {"keep_zeros": self.keep_zeros, "keep_clusters": self.keep_clusters, "output": self.output}
+        return {"weights": list(self.weights), **own}
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """Return the weights with a quantizer each: one scale for the tensor, zero point 0, -127..127.
@@ -130,12 +171,26 @@ class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc
         return [_quantizers.MovingAverageQuantizer(8, per_axis=False, symmetric=False, narrow_range=False)]
 
     def _weight_quantizer(self) -> Any:
+        if self.keep_clusters:
+            return ClusterKeepingQuantizer()
         if self.keep_zeros:
             return ZeroKeepingQuantizer()
         return _quantizers.LastValueQuantizer(8, per_axis=False, symmetric=True, narrow_range=True)
 
 
-def scheme_of(layer: Any, *, keep_zeros: bool, float_output: bool) -> LayerScheme | None:
+class _SharedScheme(LayerScheme):
+    def _weight_quantizer(self) -> Any:
+        return _SharingQuantizer()
+
+
+def shared_scheme(weight: str) -> LayerScheme:
+    """Return the scheme of a layer that is not rounded, whose equal values of `weight` train as one."""
+    return _SharedScheme((weight,), True, False, True)
+
+
+def scheme_of(
+    layer: Any, *, keep_zeros: bool, float_output: bool, keep_clusters: bool = False
+) -> LayerScheme | None:
     """Return how `layer` is quantized, None when it only passes values on or gives ids.
 
     A class of the user's own takes part through `get_quantizable_weights`. Raises ConvertError naming
@@ -148,7 +203,9 @@ def scheme_of(layer: Any, *, keep_zeros: bool, float_output: bool) -> LayerSchem
         raise _unsupported(layer)
     # A looked-up row has the table's own scale: rounding it again would only add error.
     output = not float_output and not isinstance(layer, _layers.Embedding)
-    return LayerScheme(weights, keep_zeros, output)
+    # Clusters are those of Dense kernels and tables; a positional table has none.
+    keep_clusters = keep_clusters and isinstance(layer, (_layers.Dense, _layers.Embedding))
+    return LayerScheme(weights, keep_zeros, output, keep_clusters)
 
 
 def _gives_floats(layer: Any) -> bool:

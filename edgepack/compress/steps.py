@@ -1,7 +1,7 @@
 """Carries out a recipe on files: float weights in, `serving_weights.npz` and `recipe.json` out."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.compress import prune, qat
-from edgepack.compress.recipes import Pruning, QuantizationAware, Recipe
+from edgepack.compress import cluster, equalize, prune, qat, thin
+from edgepack.compress.recipes import Clustering, PostTraining, Pruning, QuantizationAware, Recipe, Thinning
 from edgepack.compress.weights import load_weights, save_weights
 from edgepack.models.graphs import Graphs, transfer
 from edgepack.rows import Rows
@@ -18,7 +18,10 @@ from edgepack.store import write_atomic
 
 _SERVING = "serving_weights.npz"
 _RECIPE = "recipe.json"
+_THINNED = "thinned.npz"
 _PRUNED = "pruned.npz"
+_CLUSTERED = "clustered.npz"
+_CORRECTIONS = "bias_corrections.npz"
 
 
 class Finetune(Protocol):
@@ -62,36 +65,76 @@ def compress(
     """
     graphs = build()
     load_weights(graphs.training, weights)
+    if recipe.thinning is not None:
+        graphs = _thin(graphs, recipe.thinning, calibration, finetune, work)
     if recipe.pruning is not None:
         _prune(graphs, recipe.pruning, steps_per_epoch, finetune, work)
+    if recipe.clustering is not None:
+        _cluster(graphs, recipe, recipe.clustering, finetune, work)
     _to_serving(graphs)
     serving = graphs.serving
     if recipe.quantization is not None:
-        keep_zeros = recipe.pruning is not None
-        serving = _quantize(graphs, recipe.quantization, keep_zeros, calibration, finetune, work)
+        serving = _quantize(graphs, recipe, recipe.quantization, calibration, finetune, work)
+    elif recipe.post_training is not None:
+        serving = _calibrated(graphs, recipe, recipe.post_training, calibration)
+        if recipe.post_training.bias_correction:
+            # Apart from the weights: other formats round otherwise, or not at all.
+            np.savez(work / _CORRECTIONS, **equalize.bias_corrections(serving, graphs.serving, calibration))
     save_weights(serving, work / _SERVING)
     write_atomic(work / _RECIPE, msgspec.json.encode(recipe))
-    (work / _PRUNED).unlink(missing_ok=True)
-    for step in ("prune", "qat"):
+    for name in (_THINNED, _PRUNED, _CLUSTERED):
+        (work / name).unlink(missing_ok=True)
+    for step in ("thin", "prune", "cluster", "qat"):
         shutil.rmtree(work / step, ignore_errors=True)
 
 
-def restore(build: Callable[[], Graphs], folder: Path, *, quantized: bool) -> Any:
+def restore(
+    build: Callable[[], Graphs], folder: Path, *, quantized: bool, float_layers: Collection[str] = ()
+) -> Any:
     """Return the serving model that `compress` left in `folder`.
 
     `quantized` gives the one to make int8 TFLite files from: with the trained ranges, or with tables
     prepared for post-training quantization. Without it the plain layers come back, holding the same
-    float weights: for float formats, dynamic range and everything ONNX.
+    float weights: for float formats, dynamic range and everything ONNX. `float_layers` are left as they are,
+    for a conversion that keeps the layers of these names float, too; the recipe's own always are.
     """
     recipe = msgspec.json.decode((folder / _RECIPE).read_bytes(), type=Recipe)
+    float_layers = {*float_layers, *recipe.calibrated.float_layers}
     graphs = build()
+    if recipe.thinning is not None:
+        graphs = thin.reshaped(graphs, recipe.thinning.share)
     serving = graphs.serving
-    if not quantized or recipe.quantization is None:
+    if not quantized or not recipe.wraps:
         load_weights(serving, folder / _SERVING)
-        return qat.wrap_tables(serving, _tied(graphs)) if quantized else serving
-    serving = qat.wrap(serving, keep_zeros=recipe.pruning is not None, float_outputs=True)
+        return qat.wrap_tables(serving, _tied(graphs), float_layers) if quantized else serving
+    serving = _wrapped(serving, recipe, float_layers=float_layers)
     load_weights(serving, folder / _SERVING)
+    if (folder / _CORRECTIONS).exists():
+        with np.load(folder / _CORRECTIONS) as corrections:
+            equalize.add_to_biases(serving, dict(corrections))
     return serving
+
+
+def _thin(
+    graphs: Graphs, settings: Thinning, calibration: NDArray[np.int32] | Rows, finetune: Finetune, work: Path
+) -> Graphs:
+    if (work / _THINNED).exists():
+        graphs = thin.reshaped(graphs, settings.share)
+        load_weights(graphs.training, work / _THINNED)
+        return graphs
+    _to_serving(graphs)
+    graphs = thin.thin(graphs, settings.share, calibration)
+    rows = graphs.training.get_layer(graphs.table) if graphs.tied is not None else None
+    finetune(
+        graphs,
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        keep_last=True,
+        table=None if rows is None else lambda: rows.embeddings,
+        work=_folder(work / "thin"),
+    )
+    save_weights(graphs.training, work / _THINNED)
+    return graphs
 
 
 def _prune(graphs: Graphs, settings: Pruning, steps_per_epoch: int, finetune: Finetune, work: Path) -> None:
@@ -111,21 +154,50 @@ def _prune(graphs: Graphs, settings: Pruning, steps_per_epoch: int, finetune: Fi
     save_weights(graphs.training, work / _PRUNED)
 
 
+def _cluster(graphs: Graphs, recipe: Recipe, settings: Clustering, finetune: Finetune, work: Path) -> None:
+    if (work / _CLUSTERED).exists():
+        load_weights(graphs.training, work / _CLUSTERED)
+        return
+    clustered = cluster.cluster(graphs.training, settings.clusters, keep_zeros=recipe.pruning is not None)
+    finetune(
+        _with_training(graphs, clustered),
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        keep_last=True,
+        table=qat.quantized_table(clustered, graphs.table) if graphs.tied is not None else None,
+        work=_folder(work / "cluster"),
+    )
+    cluster.strip(clustered, graphs.training, settings.clusters)
+    save_weights(graphs.training, work / _CLUSTERED)
+
+
+def _wrapped(
+    model: Any, recipe: Recipe, *, float_outputs: bool = True, float_layers: Collection[str] = ()
+) -> Any:
+    return qat.wrap(
+        model,
+        keep_zeros=recipe.pruning is not None,
+        keep_clusters=recipe.clustering is not None,
+        float_outputs=float_outputs,
+        float_layers=float_layers,
+    )
+
+
 def _quantize(
     graphs: Graphs,
+    recipe: Recipe,
     settings: QuantizationAware,
-    keep_zeros: bool,
     calibration: NDArray[np.int32] | Rows,
     finetune: Finetune,
     work: Path,
 ) -> Any:
     encoder = graphs.tied is not None
-    serving = qat.wrap(graphs.serving, keep_zeros=keep_zeros, float_outputs=True)
+    serving = _wrapped(graphs.serving, recipe)
     qat.calibrate(serving, graphs.serving, calibration)
     training = serving
     if graphs.training is not graphs.serving:
         # An encoder's output is rounded: in the file it is what the int8 scores layer reads.
-        training = qat.wrap(graphs.training, keep_zeros=keep_zeros, float_outputs=not encoder)
+        training = _wrapped(graphs.training, recipe, float_outputs=not encoder)
         transfer(serving, training, table=graphs.table, tied=None)
     finetune(
         Graphs(training, serving, graphs.table, graphs.tied),
@@ -138,6 +210,19 @@ def _quantize(
     if training is not serving:
         qat.carry(training, serving, table=graphs.table, tied=graphs.tied)
     qat.refresh_weight_ranges(serving)
+    if recipe.clustering is not None:
+        transfer(serving, graphs.serving, table="", tied=None)
+        cluster.require(graphs.serving, recipe.clustering.clusters)
+    return serving
+
+
+def _calibrated(
+    graphs: Graphs, recipe: Recipe, settings: PostTraining, calibration: NDArray[np.int32] | Rows
+) -> Any:
+    if settings.equalize:
+        equalize.equalize(graphs.serving, _tied(graphs))
+    serving = _wrapped(graphs.serving, recipe)
+    qat.calibrate(serving, graphs.serving, calibration, settings.calibration)
     return serving
 
 

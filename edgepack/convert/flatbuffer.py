@@ -132,6 +132,21 @@ def scales(model: bytes) -> dict[str, NDArray[np.float32]]:
     return {c.name: c.scales for c in _matrices(model) if len(c.scales)}
 
 
+def results(model: bytes, last: str) -> dict[str, list[str]]:
+    """Return the names of the tensors that each layer's operators give, by the layer's name.
+
+    `last` is the layer that gives the output, whose tensor has the name of none.
+    """
+    read_model = read(model)
+    found: dict[str, list[str]] = {}
+    for graph in read_model.subgraphs:
+        for operator in graph.operators:
+            index = int(operator.outputs[0])
+            name = _text(graph.tensors[index].name)
+            found.setdefault(last if index in graph.outputs else _layer(name), []).append(name)
+    return found
+
+
 def _matrices(model: bytes) -> list[Constant]:
     # A one-dimensional look-up is a function given as a list, not an embedding.
     found = (c for c in constants(model) if c.name.endswith(("/table", "/weights")))

@@ -1,6 +1,6 @@
 """Keras serving graph to ONNX in every format that a web target can run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgepack.convert.onnx_graph import (
 )
 from edgepack.convert.ort_format import to_ort
 from edgepack.errors import ConvertError, did_you_mean
+from edgepack.ranges import Method
 from edgepack.rows import Rows
 
 if TYPE_CHECKING:
@@ -33,14 +34,15 @@ __all__ = ["FORMATS", "convert", "export", "op_list", "quantized", "table_bytes"
 
 _OPSET = 17
 
-_VARIANTS: dict[str, Callable[[Graph, NDArray[np.int32] | Rows], Graph]] = {
-    "float32": lambda graph, calibration: graph,
-    "float16": lambda graph, calibration: onnx_quantize.float16(graph),
-    "dynamic": lambda graph, calibration: onnx_quantize.dynamic(graph),
-    "qdq": lambda graph, calibration: onnx_quantize.qdq(
-        graph, onnx_quantize.measured_ranges(graph, calibration)
+_VARIANTS: dict[str, Callable[[Graph, NDArray[np.int32] | Rows, Method, Collection[str]], Graph]] = {
+    "float32": lambda graph, calibration, method, kept: graph,
+    "float16": lambda graph, calibration, method, kept: onnx_quantize.float16(graph),
+    "dynamic": lambda graph, calibration, method, kept: onnx_quantize.dynamic(graph, kept),
+    "qdq": lambda graph, calibration, method, kept: onnx_quantize.qdq(
+        graph, onnx_quantize.measured_ranges(graph, calibration, method), kept
     ),
 }
+_INT8 = ("dynamic", "qdq")
 FORMATS = tuple(f"{container}-{variant}" for container in ("onnx", "ort") for variant in _VARIANTS)
 
 
@@ -61,8 +63,20 @@ def convert(
     return quantized(export(serving, length=length), format, calibration)
 
 
-def quantized(float_onnx: bytes, format: str, calibration: NDArray[np.int32] | Rows) -> bytes:
-    """Return a float ONNX model, canonical or not, in one of FORMATS; see `convert`."""
+def quantized(
+    float_onnx: bytes,
+    format: str,
+    calibration: NDArray[np.int32] | Rows,
+    *,
+    method: Method = "min-max",
+    bias_correction: bool = False,
+    float_layers: Collection[str] = (),
+) -> bytes:
+    """Return a float ONNX model, canonical or not, in one of FORMATS; see `convert`.
+
+    `method` chooses the ranges that `qdq` reads off the calibration. With `bias_correction` int8 formats take
+    from the biases what rounding adds to the means. Weights of `float_layers` stay float32 in them.
+    """
     container, _, variant = format.partition("-")
     if format not in FORMATS:
         raise ConvertError(
@@ -71,7 +85,10 @@ def quantized(float_onnx: bytes, format: str, calibration: NDArray[np.int32] | R
             allowed=f"formats are {', '.join(FORMATS)}",
             remedy=f"{did_you_mean(format, list(FORMATS))}Take one of them.",
         )
-    data = to_bytes(_VARIANTS[variant](parse(float_onnx), calibration))
+    graph = parse(float_onnx)
+    if bias_correction and variant in _INT8:
+        graph = onnx_quantize.corrected(graph, calibration, float_layers)
+    data = to_bytes(_VARIANTS[variant](graph, calibration, method, float_layers))
     # Folding constants would write every float16 weight out a second time, as float32.
     return to_ort(data, folds_constants=variant != "float16") if container == "ort" else data
 

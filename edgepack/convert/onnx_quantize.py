@@ -7,7 +7,7 @@ one scale per column for a matrix that is only multiplied with, one scale for a 
 looked up and multiplied with is stored once, transposed, because integer products cannot transpose.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgepack.convert.onnx_graph import ANONYMOUS, Array, Graph, attribute, ranks, to_bytes
+from edgepack.ranges import Method, Ranges, chosen
 from edgepack.rows import Rows, named, row_count
 
-Ranges = dict[str, tuple[float, float]]
 Nodes = list[onnx.NodeProto]
 
 _SMALLEST_MATRIX = 256  # elements; below it the extra node costs more than the bytes it saves
+_MOST_CLUSTERS = 64
 _FLOAT16_MAX = 65_504.0
 
 
@@ -66,22 +67,91 @@ def _fits_float16(array: Array) -> bool:
     return _is_matrix(array) and float(np.abs(array).max()) < _FLOAT16_MAX
 
 
-def dynamic(graph: Graph) -> Graph:
-    """Quantize to int8; the range of each activation is found anew in every run."""
-    return _quantized(graph, _dynamic_product)
+def dynamic(graph: Graph, float_layers: Collection[str] = ()) -> Graph:
+    """Quantize to int8; the range of each activation is found anew in every run.
+
+    Weights of `float_layers`, known by the part of their names before "/", stay float32.
+    """
+    return _quantized(graph, _dynamic_product, float_layers)
 
 
-def qdq(graph: Graph, ranges: Ranges) -> Graph:
-    """Quantize to int8 with fixed activation ranges, tensor -> (min, max), as of `measured_ranges`."""
+def qdq(graph: Graph, ranges: Ranges, float_layers: Collection[str] = ()) -> Graph:
+    """Quantize to int8 with fixed activation ranges, tensor -> (min, max), as of `measured_ranges`.
+
+    `float_layers` as for `dynamic`.
+    """
 
     def multiply(product: Product, weight: Stored, weights: dict[str, Array]) -> Nodes:
         return _qdq_product(product, weight, weights, *ranges[product.activation])
 
-    return _quantized(graph, multiply)
+    return _quantized(graph, multiply, float_layers)
 
 
-def measured_ranges(graph: Graph, calibration: NDArray[np.int32] | Rows) -> Ranges:
-    """Return (min, max) over `calibration`, int32 [n, L] an input, of each tensor that enters a product."""
+def measured_ranges(
+    graph: Graph, calibration: NDArray[np.int32] | Rows, method: Method = "min-max"
+) -> Ranges:
+    """Return the range of each tensor that enters a product, by `method` over `calibration`.
+
+    `calibration`: int32 [n, L] an input.
+    """
+    return chosen(lambda: _activations(graph, calibration), method)
+
+
+def corrected(
+    graph: Graph, calibration: NDArray[np.int32] | Rows, float_layers: Collection[str] = ()
+) -> Graph:
+    """Return the float graph with E[x] (W - W_rounded) added to the bias of each product that has one.
+
+    The means of x are those over `calibration`, int32 [n, L] an input (Nagel et al., ICCV 2019).
+    """
+    products = _products(graph, float_layers)
+    stored = {weight.name: weight for weight in _stored(graph, products, float_layers)}
+    means = _means(graph, calibration)
+    weights, nodes = dict(graph.weights), []
+    for node in graph.nodes:
+        product, bias = _biased(node, products, graph)
+        if product is not None:
+            error = _rounding_error(product, stored[product.weight], graph.weights[product.weight])
+            own = f"{bias}/{node.output[0]}"  # one array may serve as the bias of several products
+            weights[own] = np.asarray(graph.weights[bias] + means[product.activation] @ error, np.float32)
+            node = _like(node, [own if name == bias else name for name in node.input], node.output)
+        nodes.append(node)
+    return graph._replace(nodes=nodes, weights=weights)
+
+
+def _biased(node: onnx.NodeProto, products: dict[str, Product], graph: Graph) -> tuple[Product | None, str]:
+    """Return the product whose bias `node` adds, within a Gemm or after it, and the bias."""
+    own = products.get(node.output[0])
+    if own is not None:
+        return (own, own.bias) if own.bias in graph.weights else (None, "")
+    if node.op_type == "Add":
+        # The product of a sequence is reshaped before the bias comes.
+        shaped = {made.output[0]: made.input[0] for made in graph.nodes if made.op_type == "Reshape"}
+        for source, bias in (tuple(node.input), tuple(node.input)[::-1]):
+            product = products.get(shaped.get(source, source))
+            if product is not None and bias in graph.weights and graph.weights[bias].ndim == 1:
+                return product, bias
+    return None, ""
+
+
+def _rounding_error(product: Product, weight: Stored, array: Array) -> NDArray[np.float32]:
+    rounded = weight.values * weight.scale
+    error = array - (rounded.T if weight.is_transposed else rounded)
+    return np.asarray(error.T if product.is_transposed else error)
+
+
+def _means(graph: Graph, calibration: NDArray[np.int32] | Rows) -> dict[str, NDArray[np.float64]]:
+    totals: dict[str, NDArray[np.float64]] = {}
+    for name, values in _activations(graph, calibration):
+        mean = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
+        totals[name] = totals.get(name, 0) + mean / row_count(calibration)
+    return totals
+
+
+def _activations(
+    graph: Graph, calibration: NDArray[np.int32] | Rows
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield, row by row of `calibration`, each tensor that enters a product."""
     import onnxruntime
 
     wanted = sorted({product.activation for product in _products(graph).values()})
@@ -91,20 +161,17 @@ def measured_ranges(graph: Graph, calibration: NDArray[np.int32] | Rows) -> Rang
     session = onnxruntime.InferenceSession(
         to_bytes(graph._replace(outputs=outputs)), options, providers=["CPUExecutionProvider"]
     )
-    lows, highs = np.zeros(len(wanted)), np.zeros(len(wanted))  # a range always holds zero
     rows = dict(named(calibration))
     if len(rows) == 1:
         rows = {graph.inputs[0].name: next(iter(rows.values()))}
     for row in range(row_count(rows)):
-        found = session.run(wanted, {name: v[row : row + 1].astype(np.int32) for name, v in rows.items()})
-        lows = np.minimum(lows, [value.min() for value in found])
-        highs = np.maximum(highs, [value.max() for value in found])
-    return {name: (float(lows[i]), float(highs[i])) for i, name in enumerate(wanted)}
+        fed = {name: values[row : row + 1].astype(np.int32) for name, values in rows.items()}
+        yield from zip(wanted, session.run(wanted, fed), strict=True)
 
 
-def _quantized(graph: Graph, multiply: Multiply) -> Graph:
-    products = _products(graph)
-    stored = {weight.name: weight for weight in _stored(graph, products)}
+def _quantized(graph: Graph, multiply: Multiply, float_layers: Collection[str]) -> Graph:
+    products = _products(graph, float_layers)
+    stored = {weight.name: weight for weight in _stored(graph, products, float_layers)}
     weights = {name: array for name, array in graph.weights.items() if name not in stored}
     for weight in stored.values():
         zero = np.zeros(weight.scale.shape, np.int8)
@@ -133,7 +200,7 @@ def _is_look_up(node: onnx.NodeProto, stored: Mapping[str, Stored]) -> bool:
     return is_by_row and node.input[0] in stored
 
 
-def _products(graph: Graph) -> dict[str, Product]:
+def _products(graph: Graph, float_layers: Collection[str] = ()) -> dict[str, Product]:
     known = ranks(graph)
     return {
         node.output[0]: _as_product(node)
@@ -141,6 +208,7 @@ def _products(graph: Graph) -> dict[str, Product]:
         if node.op_type in ("MatMul", "Gemm")
         and node.input[0] not in graph.weights
         and _is_matrix(graph.weights.get(node.input[1]))
+        and not _stays_float(node.input[1], float_layers)
         and known.get(node.input[0], 0) >= 2
         and (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0))
         == (1, 1, 0)
@@ -159,16 +227,22 @@ def _is_matrix(array: Array | None) -> bool:
     )
 
 
-def _stored(graph: Graph, products: dict[str, Product]) -> Iterator[Stored]:
+def _stays_float(weight: str, float_layers: Collection[str]) -> bool:
+    return weight.split("/")[0] in float_layers
+
+
+def _stored(graph: Graph, products: dict[str, Product], float_layers: Collection[str]) -> Iterator[Stored]:
     for name, array in graph.weights.items():
-        if not _is_matrix(array):
+        if not _is_matrix(array) or _stays_float(name, float_layers):
             continue
         turns = {product.is_transposed for product in products.values() if product.weight == name}
         readers = [node for node in graph.nodes if name in node.input]
         is_transposed = turns == {True}
         values = np.ascontiguousarray(array.T) if is_transposed else array
         is_product_only = len(turns) == 1 and all(node.output[0] in products for node in readers)
-        peaks = np.abs(values).max(axis=0 if is_product_only else None)
+        # A scale a column would make other values of one cluster in every column.
+        is_by_column = is_product_only and len(np.unique(array)) > _MOST_CLUSTERS
+        peaks = np.abs(values).max(axis=0 if is_by_column else None)
         scale = np.where(peaks > 0, peaks / 127, 1).astype(np.float32)
         yield Stored(name, np.rint(values / scale).clip(-127, 127).astype(np.int8), scale, is_transposed)
 

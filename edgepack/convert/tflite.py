@@ -1,6 +1,6 @@
 """Converts a serving graph to TFLite: batch 1, static shapes, the same bytes each time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from edgepack.convert import flatbuffer
 from edgepack.convert.float_scores import float_scores
 from edgepack.convert.portable import portable
-from edgepack.errors import ConvertError
-from edgepack.keras2 import converter_error, keras, quiet, tf
+from edgepack.errors import ConvertError, did_you_mean
+from edgepack.keras2 import converter_error, keras, quantize_calibrated, quiet, tf
 from edgepack.rows import Rows, part, row_count
 
 Calibration = NDArray[np.int32] | Rows
@@ -18,14 +18,22 @@ Calibration = NDArray[np.int32] | Rows
 _WRAPPER = "edgepack"
 
 
-def convert(serving: Any, format: str, *, length: int, calibration: Calibration) -> bytes:
+def convert(
+    serving: Any,
+    format: str,
+    *,
+    length: int,
+    calibration: Calibration,
+    float_layers: Collection[str] = (),
+) -> bytes:
     """Return `serving` as a .tflite file of `format`, a key of FORMATS.
 
     `serving` is a Keras 2 model: `history` int32 [B, length] -> scores float32 [B, V + 1], wrapped for
     quantization or not. `calibration` is int32 [n, length] (or a dict of such, by input name): real
-    histories from which the int8 formats take the ranges that no quantizer of the model knows.
+    histories from which the int8 formats take the ranges that no quantizer of the model knows. In these the
+    layers named in `float_layers`, which must not be wrapped, keep float32 weights and results.
 
-    Raises ConvertError when TensorFlow's converter cannot take the model, or `format` is unknown.
+    Raises ConvertError when TensorFlow's converter cannot take the model, or `format` or a layer is unknown.
     """
     if format not in FORMATS:
         raise ConvertError(
@@ -41,11 +49,30 @@ def convert(serving: Any, format: str, *, length: int, calibration: Calibration)
     FORMATS[format](converter, calibration)
     try:
         with quiet():
-            converted = converter.convert()
+            if float_layers and "int8" in format:
+                converted = _partly_quantized(converter, serving, float_layers)
+            else:
+                converted = converter.convert()
     except (converter_error(), RuntimeError, ValueError) as error:
         raise _refused(serving.name, format, error) from error
     model = flatbuffer.canonical(portable(converted))
-    return float_scores(model) if format == "tflite-int8-f32scores" else model
+    is_float_already = serving.output_names[0] in float_layers
+    return float_scores(model) if format == "tflite-int8-f32scores" and not is_float_already else model
+
+
+def _partly_quantized(converter: Any, serving: Any, float_layers: Collection[str]) -> bytes:
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    results = flatbuffer.results(calibrated, serving.output_names[0])
+    for layer in float_layers:
+        if layer not in results:
+            raise ConvertError(
+                f"model '{serving.name}'",
+                f"no operator of its file belongs to a layer '{layer}'",
+                allowed=f"layers are {', '.join(results)}",
+                remedy=f"{did_you_mean(layer, list(results))}Name one of them in float_layers.",
+            )
+    return quantize_calibrated(calibrated, [name for layer in float_layers for name in results[layer]])
 
 
 def _refused(where: str, format: str, error: Exception) -> ConvertError:

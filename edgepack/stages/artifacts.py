@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,26 +19,36 @@ def artifact(place: Place, split: Kept, model: Model, compressed: Kept, recipe: 
     """Convert to one format: the model file, and `artifact.json` or, if it cannot be, `failed.json`."""
     if format.startswith("tflite"):
         return _tflite(place, split, model, compressed, recipe, format)
+    from edgepack.compress.recipes import RECIPES
+
+    settings = RECIPES[recipe].calibrated
     exported = _exported(place, model, compressed)
     inputs = {
         "exported": exported.digest,
         "calibration": _calibration_key(place, split),
         "format": format,
         "recipe": recipe,
-        "code": source_fingerprint("convert"),
+        "settings": msgspec.to_builtins(settings),
+        "code": source_fingerprint("convert", "ranges.py"),
         "versions": versions("onnx", "onnxruntime", "numpy"),
     }
 
     def make(folder: Path) -> None:
         from edgepack.convert import onnx
 
+        quantized = partial(
+            onnx.quantized,
+            method=settings.calibration,
+            bias_correction=settings.bias_correction,
+            float_layers=settings.float_layers,
+        )
         place.tell(f"converting {recipe} to {format}", 0, 0)
         float_onnx, rows = (exported.path / "model.onnx").read_bytes(), calibration(place, split)
         readable = f"onnx-{format.partition('-')[2]}"
 
         def convert() -> tuple[bytes, bytes]:
-            data = onnx.quantized(float_onnx, readable, rows)
-            return onnx.quantized(float_onnx, format, rows) if format != readable else data, data
+            data = quantized(float_onnx, readable, rows)
+            return quantized(float_onnx, format, rows) if format != readable else data, data
 
         _keep(folder, recipe, format, convert)
 
@@ -94,7 +105,7 @@ def _tflite(place: Place, split: Kept, model: Model, compressed: Kept, recipe: s
         "calibration": _calibration_key(place, split),
         "format": format,
         "recipe": recipe,
-        "code": source_fingerprint("convert", "compress"),
+        "code": source_fingerprint("convert", "compress", "ranges.py"),
         "versions": versions("tensorflow", "tf_keras"),
     }
 
@@ -102,7 +113,7 @@ def _tflite(place: Place, split: Kept, model: Model, compressed: Kept, recipe: s
         place.tell(f"converting {recipe} to {format}", 0, 0)
 
         def convert() -> tuple[bytes, bytes]:
-            data = _tflite_bytes(place, split, model, compressed, format)
+            data = _tflite_bytes(place, split, model, compressed, recipe, format)
             return data, data
 
         _keep(folder, recipe, format, convert)
@@ -110,7 +121,9 @@ def _tflite(place: Place, split: Kept, model: Model, compressed: Kept, recipe: s
     return place.store.produce("convert", inputs, make)
 
 
-def _tflite_bytes(place: Place, split: Kept, model: Model, compressed: Kept, format: str) -> bytes:
+def _tflite_bytes(
+    place: Place, split: Kept, model: Model, compressed: Kept, recipe: str, format: str
+) -> bytes:
     rows, length = calibration(place, split), place.config.model.history_length
     if model.onnx is not None:
         from edgepack.convert import from_onnx
@@ -120,10 +133,12 @@ def _tflite_bytes(place: Place, split: Kept, model: Model, compressed: Kept, for
             onnx_source(place, model), format, calibration=rows["history"], folder=folder
         )
     from edgepack.compress import steps
+    from edgepack.compress.recipes import RECIPES
     from edgepack.convert import tflite
 
+    float_layers = RECIPES[recipe].calibrated.float_layers
     serving = steps.restore(model.build, compressed.path, quantized="int8" in format)
-    return tflite.convert(serving, format, length=length, calibration=rows)
+    return tflite.convert(serving, format, length=length, calibration=rows, float_layers=float_layers)
 
 
 def _keep(folder: Path, recipe: str, format: str, convert: Callable[[], tuple[bytes, bytes]]) -> None:

@@ -198,7 +198,7 @@ def compress(place: Place, split: Kept, model: Model, trained: Kept, recipe_name
         "recipe": msgspec.to_builtins(RECIPES[recipe_name]),
         "training": [place.config.training, place.config.compress.training, place.config.seed],
         "filter_seen": place.config.quality.filter_seen,
-        "code": source_fingerprint("compress", "train", "models", "keras2.py"),
+        "code": source_fingerprint("compress", "ranges.py", "train", "models", "keras2.py"),
         "versions": versions("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy"),
     }
 
