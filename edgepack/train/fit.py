@@ -93,11 +93,17 @@ def _encoder_job(
         return loss_of(hidden, targets, negatives, tf.convert_to_tensor(rows()))
 
     def score(history: Any) -> Any:
-        return tf.matmul(model(history, training=False)[:, -1, :], rows(), transpose_b=True)
+        asked = _with_gap(history, split.item_count) if graphs.cloze else history
+        return tf.matmul(model(asked, training=False)[:, -1, :], rows(), transpose_b=True)
 
     call = tf.function(score, reduce_retracing=True)
-    batches = draw.position_batches(split, length, settings)
+    batches = (draw.cloze_batches if graphs.cloze else draw.position_batches)(split, length, settings)
     return Job(model, length, batches, loss, lambda histories: _in_chunks(call, histories))
+
+
+def _with_gap(history: Any, item_count: int) -> Any:
+    """Return `history` with the mask behind its newest item, as a model that fills gaps is asked."""
+    return tf.pad(history[:, 1:], [[0, 0], [0, 1]], constant_values=item_count + 1)
 
 
 def _pair_job(graphs: Graphs, split: Split, settings: TrainingSettings) -> Job:

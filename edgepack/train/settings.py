@@ -14,7 +14,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     newest window; `same_basket` the share of targets out of the own basket when the log has baskets;
     `filter_seen` says whether items that a user has count neither as targets nor in the ranking (for
     targets: next baskets only); `cuts_per_user` how often a history is cut in an epoch, by models that
-    learn one position at a time.
+    learn one position at a time. Models that fill gaps mask the newest item alone with chance
+    `mask_newest`, else the share `mask_share` of all.
     """
 
     loss: Literal["sampled-softmax", "full-softmax", "bce"] = "sampled-softmax"
@@ -31,6 +32,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     same_basket: float = 0.5
     filter_seen: bool = True
     cuts_per_user: int = 4
+    mask_share: float = 0.3
+    mask_newest: float = 0.5
 
 
 class History(NamedTuple):
