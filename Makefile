@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
-.PHONY: help demo test proof-kill proof-online-retail proof-movielens-1m lint install tools system clean
+.PHONY: help demo test proof-kill proof-support proof-online-retail proof-movielens-1m lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -43,6 +43,9 @@ test: tools lint
 # Too long for `make test`; resumable, results in tests/proofs/results.
 proof-kill: tools
 	$(BIN)/python -m tests.proofs.kill
+
+proof-support: tools
+	$(BIN)/python -m tests.proofs.support
 
 proof-online-retail proof-movielens-1m: proof-%: tools
 	$(BIN)/python -m tests.proofs.dataset $*
