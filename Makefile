@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
-.PHONY: help demo test test-system proof-kill proof-rivals proof-online-retail proof-movielens-1m lint install tools system clean
+.PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -50,6 +50,9 @@ proof-kill: tools
 
 proof-rivals: tools
 	$(BIN)/python -m tests.proofs.rivals movielens-1m
+
+proof-support: tools
+	$(BIN)/python -m tests.proofs.support
 
 proof-online-retail proof-movielens-1m: proof-%: tools
 	$(BIN)/python -m tests.proofs.dataset $*

@@ -29,7 +29,8 @@ class Graphs(NamedTuple):
     items up to i; scored by the inner product with the rows of the Embedding layer `table`
     ([V + 1, d], row 0 = padding). A search model's encoder has a second input, `query` int32 [B, P, Q], one
     for each position (P = L) or for all of them (P = 1). `training` of a pair model has a second input,
-    `candidates` int32 [B, C], and gives logits float32 [B, C].
+    `candidates` int32 [B, C], and gives logits float32 [B, C]. An encoder that looks both ways reads `masked`
+    int32 [B, L] instead, where V + 1 stands for a masked item, and gives the `hidden` to fill each gap with.
 
     `serving`: `history` int32 [B, L] (and `query` int32 [B, Q]) -> `scores` float32 [B, V + 1]. `tied`
     names its Dense layer whose kernel is the transposed table; None when there is none.
@@ -44,6 +45,11 @@ class Graphs(NamedTuple):
     def pairwise(self) -> bool:
         """True when the training graph scores given candidates instead of encoding the history."""
         return "candidates" in self.training.input_names
+
+    @property
+    def cloze(self) -> bool:
+        """True when the training graph fills gaps: it is taught masked items, wherever they stand."""
+        return "masked" in self.training.input_names
 
 
 class _Weightless:
@@ -84,8 +90,8 @@ class AttentionCore(_Weightless, keras.layers.Layer):  # type: ignore[misc]
 
     `reach` says what a query may see beside padding: "strict" hides the future outright (training),
     "soft" by MASK_LOGIT (serving: quantized logits keep their resolution), "all" hides nothing (the
-    query is the last position). `int8_weights` rounds the softmax to 256 steps of 1/256, about
-    what an int8 file has for it, so that quantization-aware training can get used to them.
+    query is the last position, or looks both ways). `int8_weights` rounds the softmax to 256 steps of
+    1/256, about what an int8 file has for it, so that quantization-aware training can get used to them.
     """
 
     def __init__(self, heads: int, reach: str, int8_weights: bool = False, **kwargs: Any) -> None:

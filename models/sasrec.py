@@ -53,17 +53,18 @@ def _training(item_count: int, length: int, hyper: dict[str, Any]) -> Any:
     history = history_input(length)
     x = dropout(hyper["dropout"], "embedded_dropout")(_embedded(history, item_count, hyper))
     for index in range(hyper["blocks"]):
-        x = _block(x, history, f"block{index}", "strict", hyper, drop=True)
-    return keras.Model(history, _norm("final_norm")(x), name="sasrec_training")
+        x = block(x, history, f"block{index}", "strict", hyper, drop=True)
+    return keras.Model(history, norm("final_norm")(x), name="sasrec_training")
 
 
 def _serving(item_count: int, length: int, hyper: dict[str, Any]) -> Any:
     history = history_input(length)
     x = _embedded(history, item_count, hyper)
     for index in range(hyper["blocks"]):
-        reach = "all" if index == hyper["blocks"] - 1 else "soft"
-        x = _block(x, history, f"block{index}", reach, hyper, drop=False)
-    x = keras.layers.Reshape((hyper["width"],), name="hidden")(_norm("final_norm")(x))
+        is_last = index == hyper["blocks"] - 1
+        reach = "all" if is_last else "soft"
+        x = block(x, history, f"block{index}", reach, hyper, drop=False, newest_only=is_last)
+    x = keras.layers.Reshape((hyper["width"],), name="hidden")(norm("final_norm")(x))
     scores = keras.layers.Dense(item_count + 1, use_bias=False, name="scores")(x)
     return keras.Model(history, scores, name="sasrec")
 
@@ -76,10 +77,23 @@ def _embedded(history: Any, item_count: int, hyper: dict[str, Any]) -> Any:
     return AddPositions(name="positions")([table(history), history])
 
 
-def _block(x: Any, ids: Any, name: str, reach: str, hyper: dict[str, Any], drop: bool) -> Any:
+def block(
+    x: Any,
+    ids: Any,
+    name: str,
+    reach: str,
+    hyper: dict[str, Any],
+    *,
+    drop: bool,
+    newest_only: bool = False,
+) -> Any:
+    """Return what a Transformer block makes of `x` float32 [B, L, d], its layers named after `name`.
+
+    `reach` is AttentionCore's. With `newest_only` the newest position alone is computed: [B, 1, d].
+    """
     width, rate = hyper["width"], hyper["dropout"] if drop else 0
-    normed = asked = _norm(f"{name}_attention_norm")(x)
-    if reach == "all":
+    normed = asked = norm(f"{name}_attention_norm")(x)
+    if newest_only:
         x = TakeLast(name=f"{name}_last")(x)
         asked = TakeLast(name=f"{name}_last_normed")(normed)
     q, k, v = (
@@ -89,7 +103,7 @@ def _block(x: Any, ids: Any, name: str, reach: str, hyper: dict[str, Any], drop:
     attended = AttentionCore(hyper["heads"], reach, name=f"{name}_attention")([q, k, v, ids])
     attended = keras.layers.Dense(width, use_bias=False, name=f"{name}_output")(attended)
     x = _residual(x, attended, rate, f"{name}_attention")
-    fed = _norm(f"{name}_ffn_norm")(x)
+    fed = norm(f"{name}_ffn_norm")(x)
     fed = keras.layers.Dense(hyper["ffn_width"], activation="relu", name=f"{name}_ffn_in")(fed)
     fed = keras.layers.Dense(width, name=f"{name}_ffn_out")(fed)
     return _residual(x, fed, rate, f"{name}_ffn")
@@ -101,5 +115,6 @@ def _residual(x: Any, update: Any, rate: float, name: str) -> Any:
     return keras.layers.Add(name=f"{name}_add")([x, update])
 
 
-def _norm(name: str) -> Any:
+def norm(name: str) -> Any:
+    """Return the LayerNorm of these blocks."""
     return LayerNorm(epsilon=1e-6, name=name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgepack.profiles import load_profiles
 from edgepack.report.tables import target_rows
+from tests.proofs import support
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -22,6 +23,11 @@ def targets_table() -> str:
     heading, *rows = target_rows(load_profiles())
     cells = [heading, tuple("---" for _ in heading), *[(f"`{row[0]}`", *row[1:]) for row in rows]]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def support_table() -> str:
+    """Return the support matrix that the last proof wrote down, as Markdown."""
+    return support.rendered(support.recorded())
 
 
 def commands(out: str) -> list[str]:
@@ -53,6 +59,7 @@ def replaced(text: str, name: str, content: str) -> str:
 def main() -> None:
     """Rewrite README.md in place."""
     text = replaced(README.read_text(), "targets", targets_table())
+    text = replaced(text, "support", support_table())
     if len(sys.argv) > 1:
         sections = "".join(f"```text\n{shown(command)}```\n" for command in commands(sys.argv[1]))
         text = replaced(text, "commands", sections)

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from edgepack.models import neumf, sasrec
+from edgepack.models import bert4rec, gru4rec, neumf, sasrec
 from edgepack.models.graphs import Graphs
 
 from edgepack.compress import prune, qat, steps
@@ -29,6 +29,11 @@ def build_sasrec():
 def build_neumf():
     deterministic(3)
     return neumf.build(ITEMS, LENGTH, width=8, mlp_in=8, mlp_out=8)
+
+
+def build_gru4rec():
+    deterministic(3)
+    return gru4rec.build(ITEMS, LENGTH, width=16, units=12)
 
 
 def finetune(graphs, *, epochs, learning_rate, keep_last, table, work):
@@ -165,6 +170,32 @@ def test_zeros_survive_in_a_dense_layer_that_feeds_a_concatenate(tmp_path):
     assert min(shares.values()) >= 0.5
 
 
+def test_a_recurrent_kernel_is_pruned_rounded_and_stored_once(tmp_path):
+    folder = compress(build_gru4rec, RECIPE, tmp_path)
+    assert prune.zero_share(steps.restore(build_gru4rec, folder, quantized=False))["recurrence/kernel"] >= 0.5
+    serving = steps.restore(build_gru4rec, folder, quantized=True)
+    data = tflite.convert(serving, "tflite-int8", length=LENGTH, calibration=HISTORIES)
+    assert flatbuffer.is_all_integer(data)
+    kernels = [c for c in flatbuffer.constants(data) if c.values.shape == (36, 12)]
+    assert len(kernels) == 1
+    assert np.mean(kernels[0].values == 0) >= 0.5
+    trained = qat.weight_scales(serving)["recurrence/kernel"]
+    np.testing.assert_allclose(flatbuffer.scales(data)["recurrence/weights"], [trained], rtol=1e-6)
+
+
+def test_the_state_of_a_gru_and_the_vector_of_the_mask_are_rounded_in_training():
+    graphs = build_gru4rec()
+    wrapped = qat.wrap(graphs.training, keep_zeros=False, float_outputs=False)
+    states = keras.Model(wrapped.inputs, wrapped.get_layer("quant_recurrence").layer.output)
+    assert wrapped.get_layer("quant_recurrence").layer.int8_state
+    steps_of_128 = states(HISTORIES).numpy() * 128
+    np.testing.assert_array_equal(steps_of_128, np.round(steps_of_128))
+    both_ways = bert4rec.build(ITEMS, LENGTH, width=16, ffn_width=16)
+    assert "mask/vector" in qat.weight_scales(
+        qat.wrap(both_ways.serving, keep_zeros=False, float_outputs=True)
+    )
+
+
 def test_a_second_attempt_does_not_prune_again(tmp_path):
     done = []
 
@@ -265,6 +296,23 @@ def test_equal_weights_make_equal_files(tmp_path):
     for name in ("a.npz", "b.npz"):
         save_weights(build_sasrec().training, tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_a_weight_that_is_named_as_a_wrappers_bookkeeping_is_kept(tmp_path):
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.mask = self.add_weight(name="mask", shape=(3,), initializer="ones")
+            self.threshold = self.add_weight(name="threshold", shape=(), trainable=False)
+
+        def call(self, x):
+            return x * self.mask + self.threshold
+
+    x = keras.Input((3,))
+    model = keras.Model(x, Own(name="own")(x))
+    model.get_layer("own").set_weights([np.array([2, 3, 4]), np.array(5)])
+    save_weights(model, tmp_path / "w.npz")
+    with np.load(tmp_path / "w.npz") as stored:
+        assert {name: stored[name].tolist() for name in stored} == {"own/mask": [2, 3, 4], "own/threshold": 5}
 
 
 def test_weights_of_another_size_are_refused(tmp_path):

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgepack.models import mf, neumf, sasrec
+from edgepack.models import bert4rec, gru4rec, mf, neumf, sasrec
 
 from edgepack.data.types import EvaluationSet, Sequences, Split, padded
 from edgepack.errors import ConfigError, DataError
 from edgepack.keras2 import deterministic, keras
-from edgepack.train import batches, checkpoint
+from edgepack.train import batches, checkpoint, draw
 from edgepack.train.fit import fit, fit_scores, predict
 from edgepack.train.settings import TrainingSettings
 
 V, LENGTH = 30, 6
-FAMILIES = {"sasrec": sasrec, "mf": mf, "neumf": neumf}
+FAMILIES = {"sasrec": sasrec, "mf": mf, "neumf": neumf, "gru4rec": gru4rec, "bert4rec": bert4rec}
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -97,9 +97,18 @@ def _loss(family: str) -> dict[str, str]:
     return {"loss": "bce"} if family == "neumf" else {}
 
 
-@pytest.mark.parametrize("loss", ["sampled-softmax", "full-softmax", "bce"])
-def test_sasrec_learns_what_follows_what(loss: str, tmp_path: Path) -> None:
-    split, graphs = _rings(), _built("sasrec")
+@pytest.mark.parametrize(
+    ("family", "loss"),
+    [
+        ("sasrec", "sampled-softmax"),
+        ("sasrec", "full-softmax"),
+        ("sasrec", "bce"),
+        ("gru4rec", "sampled-softmax"),
+        ("bert4rec", "sampled-softmax"),
+    ],
+)
+def test_an_encoder_learns_what_follows_what(family: str, loss: str, tmp_path: Path) -> None:
+    split, graphs = _rings(), _built(family)
     settings = TrainingSettings(epochs=20, loss=loss, **QUICK)
     history = fit(graphs, split, settings, work=tmp_path, tell=silent)
     assert history.records[-1]["loss"] < history.records[0]["loss"]
@@ -229,3 +238,27 @@ def test_a_cut_takes_away_what_follows() -> None:
 def test_epochs_differ_and_repeat() -> None:
     draws = [batches.epoch_generator(1, epoch).integers(0, 1 << 30) for epoch in (0, 1, 0)]
     assert draws[0] == draws[2] != draws[1]
+
+
+def test_a_gap_hides_its_item_and_the_newest_place_is_asked_as_in_serving() -> None:
+    split = _rings()
+    settings = TrainingSettings(**QUICK, mask_share=0.5, mask_newest=0.4)
+    masked, targets, _ = (np.concatenate(part) for part in zip(*_cloze(split, settings, 0), strict=True))
+    gaps = masked == V + 1
+    np.testing.assert_array_equal(gaps, targets > 0)
+    assert gaps.any(axis=1).all()
+    newest_alone = gaps[:, -1] & (gaps.sum(axis=1) == 1)
+    assert 0.4 < newest_alone.mean() < 0.65
+    full = (np.where(gaps, targets, masked) > 0).all(axis=1) & ~newest_alone
+    assert 0.4 < gaps[full].mean() < 0.6
+    # Everybody walks the ring: with its gaps filled a row is a stretch of it.
+    filled = np.where(gaps, targets, masked)
+    both = (filled[:, 1:] > 0) & (filled[:, :-1] > 0)
+    np.testing.assert_array_equal((filled[:, :-1] % V + 1)[both], filled[:, 1:][both])
+    again = np.concatenate([batch[0] for batch in _cloze(split, settings, 0)])
+    np.testing.assert_array_equal(masked, again)
+    assert not np.array_equal(masked, np.concatenate([batch[0] for batch in _cloze(split, settings, 1)]))
+
+
+def _cloze(split: Split, settings: TrainingSettings, epoch: int) -> list[tuple[np.ndarray, ...]]:
+    return list(draw.cloze_batches(split, LENGTH, settings)(epoch))

@@ -1,4 +1,4 @@
-"""Pruning with TF-MOT: the smallest weights of Dense kernels and tables become zeros and stay so."""
+"""Pruning with TF-MOT: the smallest weights of kernels and tables become zeros and stay so."""
 
 from typing import Any
 
@@ -15,7 +15,8 @@ PRUNED = {keras.layers.Dense: "kernel", keras.layers.Embedding: "embeddings"}
 
 
 def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
-    """Return a copy of `model` whose Dense and Embedding layers prune themselves while it is trained.
+    """Return a copy of `model` whose layers prune themselves while it is trained: Dense and Embedding, and
+    classes of their own whose method `get_prunable_weights` names a weight.
 
     `model` is a functional Keras 2 model, `steps_per_epoch` the number of optimizer steps in an epoch of
     the training to come. No callback is needed: each wrapper counts its training steps in a variable of
@@ -25,7 +26,7 @@ def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
 
     def wrapped(layer: Any) -> Any:
         copy = layer.__class__.from_config(layer.get_config())
-        return _sparsity.prune_low_magnitude(copy, **rules) if type(layer) in PRUNED else copy
+        return _sparsity.prune_low_magnitude(copy, **rules) if _prunable(layer) else copy
 
     pruned = keras.models.clone_model(model, clone_function=wrapped)
     transfer(model, pruned, table="", tied=None)
@@ -44,12 +45,20 @@ def strip(pruned: Any, plain: Any) -> None:
 
 
 def zero_share(model: Any) -> dict[str, float]:
-    """Return the share of zeros of each Dense kernel and table of a plain model, by "layer/variable"."""
+    """Return the share of zeros of each weight of a plain model that is pruned, by "layer/variable"."""
     return {
-        f"{layer.name}/{PRUNED[type(layer)]}": float(np.mean(layer.get_weights()[0] == 0))
+        f"{layer.name}/{weight.name.split('/')[-1].split(':')[0]}": float(np.mean(weight.numpy() == 0))
         for layer in model.layers
-        if type(layer) in PRUNED
+        for weight in _prunable(layer)
     }
+
+
+def _prunable(layer: Any) -> list[Any]:
+    """Return the weights of `layer` that pruning may take, by TF-MOT's protocol for a class of one's own."""
+    if type(layer) in PRUNED:
+        return [getattr(layer, PRUNED[type(layer)])]
+    own = getattr(layer, "get_prunable_weights", None)
+    return list(own()) if own is not None else []
 
 
 def _wrappers(model: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from edgepack.compress.schemes import PASSING, LayerScheme, rounded_weights, sch
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
-from edgepack.models.graphs import AttentionCore, bare_name, fed, transfer
+from edgepack.models.graphs import bare_name, fed, transfer
 from edgepack.ranges import Method, chosen
 from edgepack.rows import Rows, part, row_count
 
@@ -149,8 +149,8 @@ def _wrapper(layer: Any, scheme: LayerScheme) -> Any:
 
 def _int8_config(layer: Any) -> dict[str, Any]:
     config: dict[str, Any] = layer.get_config()
-    # An int8 file has steps of about 1/256 for attention weights: training has to live with them.
-    return {**config, "int8_weights": True} if isinstance(layer, AttentionCore) else config
+    # What a layer of ours rounds within itself, for training has to live with an int8 file's steps there.
+    return config | {name: True for name in ("int8_weights", "int8_state") if name in config}
 
 
 def _outputs_of(layer: Any) -> list[Any]:

@@ -45,7 +45,8 @@ def _named(model: Any) -> dict[str, Any]:
     for layer in model.layers:
         for variable in layer.weights:
             last = variable.name.split("/")[-1].split(":")[0]
-            if last not in _BOOKKEEPING:
+            may_be_a_wrappers = bare_name(layer.name) != layer.name and not variable.trainable
+            if not (may_be_a_wrappers and last in _BOOKKEEPING):
                 named[_unused(f"{bare_name(layer.name)}/{last}", named)] = variable
     return named
 

@@ -36,7 +36,8 @@ _TYPES: dict[int, Any] = {
     schema.TensorType.BOOL: np.bool_,
 }
 _FLOATING = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-_EXACT_OR_ROUNDED_ONCE = ("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL", "DIV", "REDUCE_MAX")
+_MOVING = ("RESHAPE", "STRIDED_SLICE", "SPLIT", "UNPACK", "CONCATENATION")
+_ROUNDING_ONCE = ("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL", "DIV", "REDUCE_MAX")
 _WHOLE_IN_FLOAT32 = 2**24
 """Up to here float32 holds every whole number, and sums of such do not depend on their order."""
 # Operator and position of the input -> what the constant there is to its layer.
@@ -157,9 +158,9 @@ def is_all_integer(model: bytes) -> bool:
     """Return True when every operator's result is exact or rounded once, so that the scores repeat to the
     bit anywhere.
 
-    Operators on integers are, and so are CAST, QUANTIZE, DEQUANTIZE, REDUCE_MAX and the four arithmetic ones
-    on float32, and BATCH_MATMUL and SUM on whole numbers in float32, or such times a power of two, whose sums
-    cannot grow past 2^24.
+    Operators on integers are, and so are on float32 CAST, QUANTIZE, DEQUANTIZE, REDUCE_MAX, the four
+    arithmetic ones and those that only move values; and BATCH_MATMUL and SUM on whole numbers in float32, or
+    such times a power of two, whose sums cannot grow past 2^24.
     """
     read_model = read(model)
     return all(
@@ -180,7 +181,7 @@ def _repeats(model: Any, graph: Any, operator: Any) -> bool:
     if operator_name(model, operator) == "SUM":
         terms: int = math.prod(graph.tensors[operator.inputs[0]].shape)
         return terms * _largest_whole_number(model, graph, int(operator.inputs[0])) <= _WHOLE_IN_FLOAT32
-    return operator_name(model, operator) in _EXACT_OR_ROUNDED_ONCE
+    return operator_name(model, operator) in (*_MOVING, *_ROUNDING_ONCE)
 
 
 def _largest_whole_number(model: Any, graph: Any, index: int) -> float:

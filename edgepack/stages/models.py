@@ -70,16 +70,21 @@ def search_sizes(config: ModelConfig) -> dict[str, int]:
     return {"query_length": config.query_length, "query_buckets": config.query_buckets}
 
 
-def _known_family(family: str) -> None:
+def families() -> tuple[str, ...]:
+    """Return the names of the families that can be built, sorted."""
     beside = Path(__file__).parents[1] / "models"
     folder = beside if beside.is_dir() else Path(__file__).parents[2] / "models"
-    known = sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "graphs"))
+    return tuple(sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "graphs")))
+
+
+def _known_family(family: str) -> None:
+    known = families()
     if family not in known:
         raise ConfigError(
             f"model.family '{family}'",
             "no such family",
             allowed=f"known are {', '.join(known)}",
-            remedy=f"{did_you_mean(family, known)}Name one, or give your own as model.file.",
+            remedy=f"{did_you_mean(family, list(known))}Name one, or give your own as model.file.",
         )
 
 
@@ -274,6 +279,6 @@ def _finetune(place: Place, split: Kept, model: Model, recipe_name: str) -> tupl
 def _steps_per_epoch(graphs: "Graphs", whole: Any, settings: Any) -> int:
     from edgepack.train import draw
 
-    one_position = graphs.pairwise or graphs.training is graphs.serving
+    one_position = graphs.pairwise or graphs.cloze or graphs.training is graphs.serving
     batches = draw.cut_batches if one_position else draw.position_batches
     return sum(1 for _ in batches(whole, graphs.serving.inputs[0].shape[1], settings)(0))

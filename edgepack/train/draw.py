@@ -1,4 +1,4 @@
-"""Turns a split into the batches of an epoch, in the three shapes that models learn from."""
+"""Turns a split into the batches of an epoch, in the four shapes that models learn from."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,8 +10,7 @@ from edgepack.data.types import Split
 from edgepack.train import batches
 from edgepack.train.settings import TrainingSettings
 
-_NEGATIVES_STREAM = 1
-_QUERIES_STREAM = 2
+_NEGATIVES_STREAM, _QUERIES_STREAM, _MASKS_STREAM = 1, 2, 3
 
 Arrays = tuple[NDArray[Any], ...]
 Draw = Callable[[int], Iterator[Arrays]]
@@ -44,6 +43,28 @@ def cut_batches(split: Split, length: int, settings: TrainingSettings) -> Draw:
         order = generator.permutation(len(target))
         for rows in _slices(len(target), settings.batch_size):
             yield history[order[rows]], target[order[rows]]
+
+    return draw
+
+
+def cloze_batches(split: Split, length: int, settings: TrainingSettings) -> Draw:
+    """Return epoch -> batches (masked int32 [B, L], targets int32 [B, L], negatives int32 [n]).
+
+    A row is a cut history with its target behind it. Only that one is masked with chance `mask_newest`, as
+    it will be when serving, else every item with chance `mask_share`. Target 0: the place is not masked.
+    """
+    cuts = cut_batches(split, length, settings)
+
+    def draw(epoch: int) -> Iterator[Arrays]:
+        negatives = _negatives(split, settings, epoch)
+        generator = batches.epoch_generator(settings.seed, epoch, _MASKS_STREAM)
+        for history, target in cuts(epoch):
+            whole = np.concatenate([history[:, 1:], target[:, None]], axis=1).astype(np.int32)
+            chosen = (generator.random(whole.shape) < settings.mask_share) & (whole > 0)
+            newest = (generator.random(len(whole)) < settings.mask_newest) | ~chosen.any(axis=1)
+            chosen[newest] = np.arange(length) == length - 1
+            masked = np.where(chosen, split.item_count + 1, whole).astype(np.int32)
+            yield masked, np.where(chosen, whole, 0), next(negatives)
 
     return draw
 

@@ -97,11 +97,18 @@ def _encoder_job(
     def score(fed: Any) -> Any:
         if isinstance(fed, list):
             fed = [fed[0], fed[1][:, None, :]]  # one query for all positions
+        elif graphs.cloze:
+            fed = _with_gap(fed, split.item_count)
         return tf.matmul(model(fed, training=False)[:, -1, :], rows(), transpose_b=True)
 
     call = tf.function(score, reduce_retracing=True)
-    batches = draw.position_batches(split, length, settings)
+    batches = (draw.cloze_batches if graphs.cloze else draw.position_batches)(split, length, settings)
     return Job(model, length, batches, loss, lambda found: _in_chunks(call, model, found))
+
+
+def _with_gap(history: Any, item_count: int) -> Any:
+    """Return `history` with the mask behind its newest item, as a model that fills gaps is asked."""
+    return tf.pad(history[:, 1:], [[0, 0], [0, 1]], constant_values=item_count + 1)
 
 
 def _pair_job(graphs: Graphs, split: Split, settings: TrainingSettings) -> Job:

@@ -15,6 +15,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `filter_seen` says whether items that a user has count neither as targets nor in the ranking (for
     targets: next baskets only); `cuts_per_user` how often a history is cut in an epoch, by models that
     learn one position at a time; `query_dropout` the chance that a search is hidden from a search model.
+    Models that fill gaps mask the newest item alone with chance `mask_newest`, else the share `mask_share` of
+    all.
     """
 
     loss: Literal["sampled-softmax", "full-softmax", "bce"] = "sampled-softmax"
@@ -32,6 +34,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     filter_seen: bool = True
     cuts_per_user: int = 4
     query_dropout: float = 0.1
+    mask_share: float = 0.3
+    mask_newest: float = 0.5
 
 
 class History(NamedTuple):
