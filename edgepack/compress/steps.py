@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgepack.compress import prune, qat
 from edgepack.compress.recipes import Pruning, QuantizationAware, Recipe
 from edgepack.compress.weights import load_weights, save_weights
+from edgepack.models.folding import shipped
 from edgepack.models.graphs import Graphs, transfer
 from edgepack.store import write_atomic
 
@@ -59,8 +60,10 @@ def compress(
 
     Raises ConvertError for a layer that a step of the recipe cannot take.
     """
-    graphs = build()
-    load_weights(graphs.training, weights)
+    trained = build()
+    load_weights(trained.training, weights)
+    # Folded first: zeros, ranges and rounding are of the weights that ship.
+    graphs = shipped(trained)
     if recipe.pruning is not None:
         _prune(graphs, recipe.pruning, steps_per_epoch, finetune, work)
     _to_serving(graphs)
@@ -83,7 +86,7 @@ def restore(build: Callable[[], Graphs], folder: Path, *, quantized: bool) -> An
     float weights: for float formats, dynamic range and everything ONNX.
     """
     recipe = msgspec.json.decode((folder / _RECIPE).read_bytes(), type=Recipe)
-    graphs = build()
+    graphs = shipped(build())
     serving = graphs.serving
     if not quantized or recipe.quantization is None:
         load_weights(serving, folder / _SERVING)

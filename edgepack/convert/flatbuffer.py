@@ -36,7 +36,10 @@ _TYPES: dict[int, Any] = {
     schema.TensorType.BOOL: np.bool_,
 }
 _FLOATING = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-_EXACT_OR_ROUNDED_ONCE = ("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL", "DIV", "REDUCE_MAX")
+_EXACT_OR_ROUNDED_ONCE = (
+    *("RESHAPE", "STRIDED_SLICE"),
+    *("CAST", "QUANTIZE", "DEQUANTIZE", "ADD", "SUB", "MUL", "DIV", "REDUCE_MAX"),
+)
 _WHOLE_IN_FLOAT32 = 2**24
 """Up to here float32 holds every whole number, and sums of such do not depend on their order."""
 # Operator and position of the input -> what the constant there is to its layer.
@@ -142,9 +145,9 @@ def is_all_integer(model: bytes) -> bool:
     """Return True when every operator's result is exact or rounded once, so that the scores repeat to the
     bit anywhere.
 
-    Operators on integers are, and so are CAST, QUANTIZE, DEQUANTIZE, REDUCE_MAX and the four arithmetic ones
-    on float32, and BATCH_MATMUL and SUM on whole numbers in float32, or such times a power of two, whose sums
-    cannot grow past 2^24.
+    Operators on integers are, and so are those that move values, CAST, QUANTIZE, DEQUANTIZE, REDUCE_MAX and
+    the four arithmetic ones on float32, and BATCH_MATMUL and SUM on whole numbers in float32, or such times a
+    power of two, whose sums cannot grow past 2^24.
     """
     read_model = read(model)
     return all(

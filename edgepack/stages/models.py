@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edgepack.models.graphs import Graphs
 
 
+_NO_FAMILIES = {"__init__", "graphs", "folding", "norms"}
+"""The modules in models/ that families are made with."""
+
+
 class Model(NamedTuple):
     """What is packed. `identity` is JSON that tells it from any other; `build` makes its untrained graphs.
 
@@ -63,7 +67,7 @@ def model(place: Place, item_count: int) -> Model:
 def _known_family(family: str) -> None:
     beside = Path(__file__).parents[1] / "models"
     folder = beside if beside.is_dir() else Path(__file__).parents[2] / "models"
-    known = sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "graphs"))
+    known = sorted(p.stem for p in folder.glob("*.py") if p.stem not in _NO_FAMILIES)
     if family not in known:
         raise ConfigError(
             f"model.family '{family}'",
