@@ -10,7 +10,7 @@ so its last block computes that position alone.
 from typing import Any
 
 from edgepack.models.graphs import AddPositions, Graphs, checked, dropout, history_input, transfer
-from edgepack.models.sasrec import block, norm
+from edgepack.models.sasrec import Plan, encoded
 
 from edgepack.keras2 import keras, tf
 
@@ -128,9 +128,7 @@ def _training(item_count: int, length: int, hyper: dict[str, Any]) -> Any:
     x = MaskVector(item_count, last=False, name="mask")([rows, masked])
     x = AddPositions(name="positions")([x, masked])
     x = dropout(hyper["dropout"], "embedded_dropout")(x)
-    for index in range(hyper["blocks"]):
-        x = block(x, masked, f"block{index}", "all", hyper, drop=True)
-    return keras.Model(masked, norm("final_norm")(x), name="bert4rec_training")
+    return keras.Model(masked, encoded(x, masked, _plan(hyper, training=True)), name="bert4rec_training")
 
 
 def _serving(item_count: int, length: int, hyper: dict[str, Any]) -> Any:
@@ -138,12 +136,14 @@ def _serving(item_count: int, length: int, hyper: dict[str, Any]) -> Any:
     ids = MaskLast(item_count, name="mask_last")(history)
     x = MaskVector(item_count, last=True, name="mask")([_table(item_count, hyper)(history), ids])
     x = AddPositions(name="positions")([x, ids])
-    for index in range(hyper["blocks"]):
-        is_last = index == hyper["blocks"] - 1
-        x = block(x, ids, f"block{index}", "all", hyper, drop=False, newest_only=is_last)
-    x = keras.layers.Reshape((hyper["width"],), name="hidden")(norm("final_norm")(x))
+    x = encoded(x, ids, _plan(hyper, training=False))
+    x = keras.layers.Reshape((hyper["width"],), name="hidden")(x)
     scores = keras.layers.Dense(item_count + 1, use_bias=False, name="scores")(x)
     return keras.Model(history, scores, name="bert4rec")
+
+
+def _plan(hyper: dict[str, Any], training: bool) -> Plan:
+    return Plan({**hyper, "norm": "layer"}, folded=False, training=training, causal=False)
 
 
 def _table(item_count: int, hyper: dict[str, Any]) -> Any:

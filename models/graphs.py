@@ -8,6 +8,7 @@ layers, because TF-MOT can neither annotate nor wrap those.
 import math
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgepack.errors import ConfigError, ConvertError
@@ -34,12 +35,16 @@ class Graphs(NamedTuple):
 
     `serving`: `history` int32 [B, L] (and `query` int32 [B, Q]) -> `scores` float32 [B, V + 1]. `tied`
     names its Dense layer whose kernel is the transposed table; None when there is none.
+
+    `fold` turns trained graphs into those that are compressed and shipped, which score the same in fewer
+    operators (`edgepack.models.folding`); None where these are they.
     """
 
     training: Any
     serving: Any
     table: str
     tied: str | None = "scores"
+    fold: "Callable[[Graphs], Graphs] | None" = None
 
     @property
     def pairwise(self) -> bool:
@@ -92,30 +97,42 @@ class AttentionCore(_Weightless, keras.layers.Layer):  # type: ignore[misc]
     "soft" by MASK_LOGIT (serving: quantized logits keep their resolution), "all" hides nothing (the
     query is the last position, or looks both ways). `int8_weights` rounds the softmax to 256 steps of
     1/256, about what an int8 file has for it, so that quantization-aware training can get used to them.
+    `folded` takes queries that are scaled already and, of more than one head, keys and values of the width
+    of one head, shared by all (Shazeer, "Fast Transformer Decoding", 2019).
     """
 
-    def __init__(self, heads: int, reach: str, int8_weights: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, heads: int, reach: str, int8_weights: bool = False, folded: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.heads, self.reach, self.int8_weights = heads, reach, int8_weights
+        self.heads, self.reach, self.int8_weights, self.folded = heads, reach, int8_weights, folded
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the layer."""
         own = {"heads": self.heads, "reach": self.reach, "int8_weights": self.int8_weights}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "folded": self.folded}
 
     def call(self, inputs: list[Any]) -> Any:
         """Return float32 [B, T, d]."""
         query, key, value, ids = inputs
-        query = query * (1.0 / math.sqrt(query.shape[-1] // self.heads))
-        query, key, value = (self._split(x) for x in (query, key, value))
+        if not self.folded:
+            query = query * (1.0 / math.sqrt(query.shape[-1] // self.heads))
+        if query.shape[1] == 1 and key.shape[-1] < query.shape[-1]:
+            # The heads of one query over shared keys are queries of one head.
+            heads = tf.reshape(query, (-1, self.heads, key.shape[-1]))
+            return tf.reshape(self._attended(heads, key, value, ids), (-1, 1, query.shape[-1]))
+        key, value = (self._split(x, self.heads * x.shape[-1] // query.shape[-1]) for x in (key, value))
+        return self._merge(self._attended(self._split(query, self.heads), key, value, ids))
+
+    def _attended(self, query: Any, key: Any, value: Any, ids: Any) -> Any:
         weights = tf.nn.softmax(self._masked(tf.matmul(query, key, transpose_b=True), ids))
         if self.int8_weights:
             weights = tf.quantization.fake_quant_with_min_max_args(weights, 0.0, 255 / 256)
-        return self._merge(tf.matmul(weights, value))
+        return tf.matmul(weights, value)
 
     def _masked(self, logits: Any, ids: Any) -> Any:
         padding = tf.cast(tf.equal(ids, 0), logits.dtype) * MASK_LOGIT
-        padding = padding[:, None, :] if self.heads == 1 else padding[:, None, None, :]
+        padding = padding[:, None, :] if len(logits.shape) == 3 else padding[:, None, None, :]
         if self.reach == "all":
             return logits + padding
         length = ids.shape[1]
@@ -124,11 +141,12 @@ class AttentionCore(_Weightless, keras.layers.Layer):  # type: ignore[misc]
             return logits + tf.minimum(padding, future * MASK_LOGIT)
         return tf.where(future > 0, _FORBIDDEN_LOGIT, logits + padding)
 
-    def _split(self, x: Any) -> Any:
+    def _split(self, x: Any, heads: int) -> Any:
+        """Return [B, T, d] as [B, heads, T, d / heads], or as it is where the layer has one head."""
         if self.heads == 1:
             return x
         steps, width = x.shape[1], x.shape[2]
-        return tf.transpose(tf.reshape(x, (-1, steps, self.heads, width // self.heads)), (0, 2, 1, 3))
+        return tf.transpose(tf.reshape(x, (-1, steps, heads, width // heads)), (0, 2, 1, 3))
 
     def _merge(self, x: Any) -> Any:
         if self.heads == 1:

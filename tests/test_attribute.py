@@ -173,8 +173,21 @@ def measurement(instructions):
 
 
 def norm_as(form):
-    """A LayerNorm of tensor 0 as Keras (SQUARED_DIFFERENCE) or edgepack (MUL) writes it, a residual after."""
+    """A LayerNorm of tensor 0 as Keras (SQUARED_DIFFERENCE) or edgepack (MUL) writes it, a residual after.
+
+    An RMSNorm has no mean to begin with, and multiplies what it is given.
+    """
     few = (1, 50, 1)
+    if form == "RMS":
+        return [
+            operator("ADD", (20, 21), (0,), layer="before"),
+            operator("MUL", (0, 0), (3,)),
+            operator("MEAN", (3,), (4,), few),
+            operator("RSQRT", (4,), (6,), few),
+            operator("MUL", (0, 6), (7,)),
+            operator("FULLY_CONNECTED", (7,), (10,), layer="dense", multiplications=204_800),
+            operator("ADD", (0, 10), (11,), layer="residual"),
+        ]
     squared = operator("SUB", (0, 1), (2,)), operator("MUL", (2, 2), (3,))
     if form == "SQUARED_DIFFERENCE":
         squared = operator("SUB", (0, 1), (2,)), operator("SQUARED_DIFFERENCE", (0, 1), (3,))
@@ -196,11 +209,13 @@ def norm_as(form):
     ]
 
 
-@pytest.mark.parametrize(("form", "parts"), [("MUL", 9), ("SQUARED_DIFFERENCE", 9), ("looked up", 10)])
-def test_an_unfused_layer_norm_is_told_with_its_own_operators_only(form, parts):
+@pytest.mark.parametrize(
+    ("form", "parts"), [("MUL", 9), ("SQUARED_DIFFERENCE", 9), ("looked up", 10), ("RMS", 4)]
+)
+def test_an_unfused_norm_is_told_with_its_own_operators_only(form, parts):
     costs = [cost(one, 1_000) for one in norm_as(form)]
     (told,) = slow(costs, 12_000)
-    assert told.startswith(f"unfused LayerNorms: 1 in {parts} operators (norm), {parts},000 instructions (")
+    assert told.startswith(f"unfused norms: 1 in {parts} operators (norm), {parts},000 instructions (")
 
 
 def test_operators_outside_xnnpack_are_told_with_the_pieces_they_cut():

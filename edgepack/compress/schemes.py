@@ -11,7 +11,7 @@ from typing import Any
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
-from edgepack.models import graphs
+from edgepack.models import graphs, norms
 
 _quantizers = tfmot.quantization.keras.quantizers
 _layers = keras.layers
@@ -26,6 +26,8 @@ _ROUNDED: dict[type, tuple[str, ...]] = {
             graphs.AttentionCore,
             graphs.HistoryPool,
             graphs.LayerNorm,
+            norms.Centre,
+            norms.RmsNorm,
             _layers.LayerNormalization,
             _layers.Add,
             _layers.Subtract,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgepack.compress import cluster, equalize, prune, qat, thin
 from edgepack.compress.recipes import Clustering, PostTraining, Pruning, QuantizationAware, Recipe, Thinning
 from edgepack.compress.weights import load_weights, save_weights
+from edgepack.models.folding import shipped
 from edgepack.models.graphs import Graphs, transfer
 from edgepack.rows import Rows
 from edgepack.store import write_atomic
@@ -63,8 +64,10 @@ def compress(
 
     Raises ConvertError for a layer that a step of the recipe cannot take.
     """
-    graphs = build()
-    load_weights(graphs.training, weights)
+    trained = build()
+    load_weights(trained.training, weights)
+    # Folded first: zeros, ranges and rounding are of the weights that ship.
+    graphs = shipped(trained)
     if recipe.thinning is not None:
         graphs = _thin(graphs, recipe.thinning, calibration, finetune, work)
     if recipe.pruning is not None:
@@ -100,7 +103,7 @@ def restore(
     """
     recipe = msgspec.json.decode((folder / _RECIPE).read_bytes(), type=Recipe)
     float_layers = {*float_layers, *recipe.calibrated.float_layers}
-    graphs = build()
+    graphs = shipped(build())
     if recipe.thinning is not None:
         graphs = thin.reshaped(graphs, recipe.thinning.share)
     serving = graphs.serving

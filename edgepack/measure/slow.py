@@ -7,13 +7,14 @@ of an elementwise operator, LiteRT's own kernels 1.3 to 2.7 and up to 400.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgepack.results import Measurement, OperatorCost
+from edgepack.results import Measurement, Operator, OperatorCost
 
 _LEAST_SHARE = 0.05
 """Of the model's instructions: what costs less is not worth a change."""
 _LEAST_INSTRUCTIONS_OF_REFERENCE_KERNELS = {"multiplication": 1.0, "element": 20.0}
 _ELEMENTWISE = {"MUL", "ADD", "SUB"}
 _FROM_MEAN = {"SUB", "SQUARED_DIFFERENCE"}
+_SQUARES = {"SQUARE", "SQUARED_DIFFERENCE"}
 _NORM_PARTS = {*_ELEMENTWISE, *_FROM_MEAN, "MEAN", "SQUARE", "CAST"}
 # The last is a root that is looked up in a table, as edgepack's own int8 files do.
 _ROOTS = {"RSQRT", "SQRT", "GATHER"}
@@ -100,13 +101,13 @@ def _unfused_norms(costs: Sequence[OperatorCost], whole: int) -> Iterator[str]:
     if _weighs(found, whole):
         layers = ", ".join(dict.fromkeys(one.operator.layer for one in found))
         yield (
-            f"unfused LayerNorms: {len(norms)} in {len(found)} operators ({layers}), {_share(found, whole)}. "
+            f"unfused norms: {len(norms)} in {len(found)} operators ({layers}), {_share(found, whole)}. "
             "TFLite has no such operator: use fewer, or on fewer positions"
         )
 
 
 class _Norms:
-    """Finds the operators of a LayerNorm around its root, by what makes and uses which tensor."""
+    """Finds the operators of a LayerNorm or RMSNorm around its root, by what makes and uses which tensor."""
 
     def __init__(self, costs: Sequence[OperatorCost]) -> None:
         self.operators = [cost.operator for cost in costs]
@@ -116,18 +117,24 @@ class _Norms:
         """Return the numbers of the operators that belong to the root `index`, none if it is no norm's."""
         if self.operators[index].kind not in _ROOTS:
             return set()
-        found, means = {index}, 0
+        found, squared = {index}, False
         ahead = list(self.operators[index].inputs)
-        while ahead and means < 2:
+        while ahead:
             made_by = self.maker.get(ahead.pop(0))
-            if made_by is None or made_by in found or self.operators[made_by].kind not in _NORM_PARTS:
+            if made_by is None or made_by in found or not self._belongs(self.operators[made_by], squared):
                 continue
             one = self.operators[made_by]
             found.add(made_by)
-            means += one.kind == "MEAN"
+            squared = squared or _is_square(one)
             # What is normalized comes from elsewhere; only its mean belongs to the norm.
             ahead += [i for i in one.inputs if one.kind not in _FROM_MEAN or self._is_mean(i)]
-        return found | self._after(found) if means == 2 else set()
+        return found | self._after(found) if squared else set()
+
+    def _belongs(self, one: Operator, squared: bool) -> bool:
+        """Say whether an operator is a norm's: before its square there is nothing but a mean, if any."""
+        if squared:
+            return one.kind == "MEAN" or (one.kind in _FROM_MEAN and any(map(self._is_mean, one.inputs)))
+        return one.kind in _NORM_PARTS
 
     def _is_mean(self, tensor: int) -> bool:
         return tensor in self.maker and self.operators[self.maker[tensor]].kind == "MEAN"
@@ -149,6 +156,10 @@ class _Norms:
                 known.update(one.outputs)
                 made.update(one.outputs)
         return after
+
+
+def _is_square(one: Operator) -> bool:
+    return one.kind in _SQUARES or (one.kind == "MUL" and len(set(one.inputs)) == 1)
 
 
 def _weighs(found: Sequence[OperatorCost], whole: int, least: float = _LEAST_SHARE) -> bool:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edgepack.models.graphs import Graphs
 
 
+_NO_FAMILIES = {"__init__", "graphs", "folding", "norms"}
+"""The modules in models/ that families are made with."""
+
+
 class Model(NamedTuple):
     """What is packed. `identity` is JSON that tells it from any other; `build` makes its untrained graphs.
 
@@ -74,7 +78,7 @@ def families() -> tuple[str, ...]:
     """Return the names of the families that can be built, sorted."""
     beside = Path(__file__).parents[1] / "models"
     folder = beside if beside.is_dir() else Path(__file__).parents[2] / "models"
-    return tuple(sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "graphs")))
+    return tuple(sorted(p.stem for p in folder.glob("*.py") if p.stem not in _NO_FAMILIES))
 
 
 def _known_family(family: str) -> None:
