@@ -24,7 +24,8 @@ class Finetune(Protocol):
     """Trains `graphs.training` in place and goes on, after a kill, from what it left in `work`.
 
     `table` gives the item table that the loss must read, None for a model that gives scores itself.
-    The last epoch's weights must remain, not the best epoch's, when `keep_last` is set.
+    The last epoch's weights must remain, not the best epoch's, when `keep_last` is set. With `distil` the
+    teacher's rankings are learnt, too.
     """
 
     def __call__(
@@ -34,6 +35,7 @@ class Finetune(Protocol):
         epochs: int,
         learning_rate: float,
         keep_last: bool,
+        distil: bool,
         table: Callable[[], Any] | None,
         work: Path,
     ) -> object:
@@ -103,6 +105,7 @@ def _prune(graphs: Graphs, settings: Pruning, steps_per_epoch: int, finetune: Fi
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=True,
+        distil=settings.distil,
         table=_live_table(pruned, graphs.table),
         work=_folder(work / "prune"),
     )
@@ -131,6 +134,7 @@ def _quantize(
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=False,
+        distil=settings.distil,
         table=qat.quantized_table(training, graphs.table) if encoder else None,
         work=_folder(work / "qat"),
     )

@@ -9,8 +9,8 @@ import msgspec
 from edgepack.errors import ConvertError
 from edgepack.results import Artifact
 from edgepack.stages import Place, versions
+from edgepack.stages.configured import Model, onnx_source
 from edgepack.stages.logs import CALIBRATION_ROWS, CALIBRATION_SEED, calibration
-from edgepack.stages.models import Model, onnx_source
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
 
@@ -65,7 +65,7 @@ def _exported(place: Place, model: Model, compressed: Kept) -> Kept:
 
 def _float_onnx(place: Place, model: Model, compressed: Kept) -> bytes:
     if model.onnx is not None:
-        data: bytes = onnx_source(place, model).data
+        data: bytes = onnx_source(model).data
         return data
     from edgepack.compress import steps
     from edgepack.convert import onnx
@@ -82,7 +82,7 @@ def _saved_model(place: Place, model: Model) -> Kept:
         from edgepack.convert import from_onnx
 
         place.tell("onnx2tf", 0, 0)
-        from_onnx.saved_model(onnx_source(place, model), folder)
+        from_onnx.saved_model(onnx_source(model), folder)
 
     return place.store.produce("saved-model", inputs, make)
 
@@ -116,7 +116,7 @@ def _tflite_bytes(place: Place, split: Kept, model: Model, compressed: Kept, for
         from edgepack.convert import from_onnx
 
         folder = _saved_model(place, model).path
-        return from_onnx.convert(onnx_source(place, model), format, calibration=rows, folder=folder)
+        return from_onnx.convert(onnx_source(model), format, calibration=rows, folder=folder)
     from edgepack.compress import steps
     from edgepack.convert import tflite
 

@@ -12,8 +12,9 @@ from edgepack.profiles import Profile
 from edgepack.results import Artifact, Drop, Estimate, Measurement, ModelRow, Number, Quality
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
 from edgepack.stages import Place, versions
+from edgepack.stages.configured import onnx_source
 from edgepack.stages.logs import calibration, parity_histories
-from edgepack.stages.models import Model, onnx_source
+from edgepack.stages.models import Trained, trained_graphs
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -91,11 +92,12 @@ def _estimates(found: "Evaluation") -> dict[str, Estimate]:
     return {name: estimate(values, _BOOTSTRAP_SEED) for name, values in sorted(found.metrics.items())}
 
 
-def float_quality(place: Place, split: Kept, model: Model, trained: Kept) -> Kept:
+def float_quality(place: Place, split: Kept, trained: Trained) -> Kept:
     """Rank with the float Keras model: `evaluation.npz` (per user, top 10) and `metrics.json`."""
+    model = trained.model
     inputs = {
         "split": split.digest,
-        "weights": trained.digest,
+        "weights": trained.weights.digest,
         "model": model.identity,
         "quality": _quality_key(place),
         "code": source_fingerprint("evaluate"),
@@ -108,30 +110,22 @@ def float_quality(place: Place, split: Kept, model: Model, trained: Kept) -> Kep
 
         place.tell(f"ranking with {model.name}, float", 0, 0)
         users = load_split(split.path)[0].test
-        histories = padded(users.history, place.config.model.history_length)
-        _write_evaluation(folder, _evaluated(place, _float_scores(place, model, trained, histories), users))
+        histories = padded(users.history, model.length)
+        _write_evaluation(folder, _evaluated(place, _float_scores(trained, histories), users))
 
     return place.store.produce("float-quality", inputs, make)
 
 
-def _float_scores(
-    place: Place, model: Model, trained: Kept, histories: "NDArray[np.int32]"
-) -> "Iterable[NDArray[np.float32]]":
-    if model.onnx is not None:
+def _float_scores(trained: Trained, histories: "NDArray[np.int32]") -> "Iterable[NDArray[np.float32]]":
+    if trained.model.onnx is not None:
         from edgepack.convert import from_onnx
 
-        source = onnx_source(place, model)
+        source = onnx_source(trained.model)
         parts = range(0, len(histories), CHUNK_ROWS)
         return (from_onnx.reference(source, histories[start : start + CHUNK_ROWS]) for start in parts)
-    from edgepack.compress.weights import load_weights
-    from edgepack.models.graphs import transfer
     from edgepack.train.fit import predict
 
-    graphs = model.build()
-    load_weights(graphs.training, trained.path / "weights.npz")
-    if graphs.training is not graphs.serving:
-        transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
-    return predict(graphs.serving, histories)
+    return predict(trained_graphs(trained).serving, histories)
 
 
 def _write_evaluation(folder: Path, found: "Evaluation") -> None:
@@ -215,7 +209,7 @@ def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, eng
 
 
 def quality(place: Place, split: Kept, reference: Kept, made: Kept, engine: Engine) -> Quality:
-    """Rank all test users with an artifact under `engine` and hold it against the float model."""
+    """Rank all test users with an artifact under `engine` and hold it against the float reference."""
     kept = _ranked(place, split, made, engine)
     inputs = {"float": reference.digest, "artifact": kept.digest, "code": source_fingerprint("evaluate")}
 
