@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgepack.build import plan, run
+    from edgepack.build import run
     from edgepack.bundle.archive import read as read_bundle
     from edgepack.checking import check
     from edgepack.config import load_config
     from edgepack.errors import EdgepackError
+    from edgepack.planning import plan
     from edgepack.profiles import load_profiles
 
 __version__ = "0.1.0"
@@ -32,7 +33,7 @@ _HOMES = {
     "check": ("edgepack.checking", "check"),
     "load_config": ("edgepack.config", "load_config"),
     "load_profiles": ("edgepack.profiles", "load_profiles"),
-    "plan": ("edgepack.build", "plan"),
+    "plan": ("edgepack.planning", "plan"),
     "read_bundle": ("edgepack.bundle.archive", "read"),
     "run": ("edgepack.build", "run"),
 }

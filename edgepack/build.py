@@ -1,7 +1,8 @@
 """The pipeline: the only place that knows the order of the stages.
 
 log -> split -> float model -> weights of each recipe -> artifacts -> parity -> ranking -> measuring ->
-judging -> choice, proof on the target, bundle.
+judging -> choice, proof on the target, bundle. With a teacher, it is the float model that everything is held
+against, and the model that ships is its student.
 """
 
 import os
@@ -9,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,10 +19,9 @@ import msgspec
 from edgepack import __version__, proc, ship
 from edgepack.budget import judge
 from edgepack.compress.recipes import RECIPES
-from edgepack.config import Config, beside
-from edgepack.errors import ConfigError, did_you_mean
-from edgepack.latency.as_target import named_profiles
-from edgepack.profiles import Budget, Profile, merged
+from edgepack.config import Config
+from edgepack.planning import Plan, recipes_in_order
+from edgepack.profiles import Profile
 from edgepack.results import (
     Artifact,
     Attribution,
@@ -41,6 +40,7 @@ from edgepack.stages import (
     Place,
     artifacts,
     attribution,
+    configured,
     examples,
     figures,
     logs,
@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _T = TypeVar("_T")
-_FLOAT_FORMATS = ("*-float32", "*-float16", "*-dynamic")
-# A trained recipe's weights fit the int8 grid, which TFLite's dynamic range does not use.
-_QUANTIZED_FORMATS = ("tflite-int8", "tflite-int8-f32scores", "onnx-dynamic", "ort-dynamic", "*-qdq")
 _SHOWN = {
     True: ("tflite-float32", "onnx-float32", "ort-float32"),
     False: ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "ort-qdq", "onnx-dynamic", "ort-dynamic"),
@@ -76,94 +73,49 @@ _VERSIONED = (
 )
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a build would do. `candidates` maps a target to its (recipe, format) pairs."""
-
-    name: str
-    folder: str
-    config: Config
-    targets: tuple[Profile, ...]
-    budgets: dict[str, Budget]
-    candidates: dict[str, tuple[tuple[str, str], ...]]
-
-
-def plan(config_path: Path, config: Config, patterns: tuple[str, ...] = ()) -> Plan:
-    """Resolve targets, budgets and candidates. Raises ConfigError for a name that is not known."""
-    own = beside(config_path, config.targets.folder) if config.targets.folder else None
-    profiles = named_profiles(patterns or config.targets.names, own)
-    for recipe in config.compress.recipes:
-        if recipe not in RECIPES:
-            raise ConfigError(
-                f"compress.recipes '{recipe}'",
-                "no such recipe",
-                allowed=f"known are {', '.join(RECIPES)}",
-                remedy=f"{did_you_mean(recipe, list(RECIPES))}Correct or delete it.",
-            )
-    return Plan(
-        name=config.name,
-        folder=str(config_path.parent),
-        config=config,
-        targets=tuple(profiles),
-        budgets={p.name: _budget(p, config) for p in profiles},
-        candidates={p.name: tuple(_candidates(p, config.compress.recipes)) for p in profiles},
-    )
-
-
-def _budget(profile: Profile, config: Config) -> Budget:
-    budget = profile.budget
-    for pattern, own in config.budget.items():
-        if fnmatch(profile.name, pattern):
-            budget = merged(budget, own)
-    return budget
-
-
-def _candidates(profile: Profile, recipes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for recipe in ("float", *(name for name in recipes if name != "float")):
-        patterns = _FLOAT_FORMATS if recipe == "float" else _QUANTIZED_FORMATS
-        for format in profile.formats:
-            # The dynamic file of untrained weights is the float recipe's already.
-            twice = recipe == "ptq" and format.endswith("-dynamic")
-            if any(fnmatch(format, pattern) for pattern in patterns) and not twice:
-                yield recipe, format
-
-
-def render_plan(planned: Plan, as_json: bool) -> str:
-    """Return the plan as text or JSON."""
-    if as_json:
-        return msgspec.json.format(msgspec.json.encode(planned), indent=2).decode() + "\n"
-    lines = [f"{planned.name}: {planned.config.model.family or planned.config.model.file}, recipes float, "]
-    lines[0] += ", ".join(planned.config.compress.recipes)
-    for target in planned.targets:
-        formats = sorted({format for _, format in planned.candidates[target.name]})
-        count = len(planned.candidates[target.name])
-        lines.append(f"  {target.name}: {count} candidates ({', '.join(formats)})")
-    return "\n".join(lines) + "\n"
-
-
 def data_facts(config_path: Path, config: Config, store: Path, tell: Tell) -> DataFacts:
     """Read and clean the configured log, and return what was learnt."""
     return logs.facts(logs.split_log(Place(config, config_path.parent, Store(store), tell)))
 
 
 def float_rows(config_path: Path, config: Config, store: Path, tell: Tell) -> tuple[ModelRow, ...]:
-    """Train the float model and return its row and the baselines'."""
+    """Train the float model and return its row and the baselines'; of a student its teacher's row first."""
     place = Place(config, config_path.parent, Store(store), tell)
     split = logs.split_log(place)
-    model = models.model(place, logs.facts(split).items)
-    trained = models.train(place, split, model, config.seed)
-    reference = figures.float_quality(place, split, model, trained)
-    return (*_float_rows(place, split, model, trained, reference), *figures.baselines(place, split))
+    items = logs.facts(split).items
+    model = configured.model(place, items)
+    reference, ranked = _reference(place, split, items)
+    rows = (*_reference_rows(place, split, reference, ranked), *figures.baselines(place, split))
+    if place.config.teacher is None or model.why_not_trained_further:
+        return rows
+    student = models.Trained(model, models.distil(place, split, model, reference, config.seed))
+    found = figures.float_quality(place, split, student)
+    overlap = figures.overlap_of(ranked, found)
+    row = ModelRow(
+        name=f"{model.name} (student, float)",
+        kind="recipe",
+        metrics=figures.metrics_of(found),
+        overlap_at_10=overlap,
+        note=f"overlap@10 with the teacher {overlap:.3f}",
+    )
+    return (*rows, row)
 
 
-def _float_rows(
-    place: Place, split: Kept, model: models.Model, trained: Kept, reference: Kept
-) -> Iterator[ModelRow]:
-    """Yield the float model's row, and a search model's without the searches: what these are worth."""
-    yield ModelRow(name=f"{model.name} (float)", kind="model", metrics=figures.metrics_of(reference))
+def _reference(place: Place, split: Kept, items: int) -> tuple[models.Trained, Kept]:
+    """Return the trained model that all quality is held against, and how it ranks the test users."""
+    model = configured.teacher(place, items) or configured.model(place, items)
+    trained = models.Trained(model, models.train(place, split, model, place.config.seed))
+    return trained, figures.float_quality(place, split, trained)
+
+
+def _reference_rows(place: Place, split: Kept, reference: models.Trained, ranked: Kept) -> Iterator[ModelRow]:
+    """Yield the reference's row, and a search model's without the searches: what these are worth."""
+    role = "teacher, float" if place.config.teacher else "float"
+    name = f"{reference.model.name} ({role})"
+    yield ModelRow(name=name, kind="model", metrics=figures.metrics_of(ranked))
     if place.config.model.query_length:
-        silent = figures.float_quality(place, split, model, trained, searches=False)
-        metrics = figures.metrics_of(silent)
-        yield ModelRow(name=f"{model.name} (float), no search", kind="model", metrics=metrics)
+        silent = figures.float_quality(place, split, reference, searches=False)
+        yield ModelRow(name=f"{name}, no search", kind="model", metrics=figures.metrics_of(silent))
 
 
 def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult:
@@ -175,18 +127,17 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     place = Place(planned.config, Path(planned.folder), Store(store_folder), tell)
     split = logs.split_log(place)
     facts = logs.facts(split)
-    model = models.model(place, facts.items)
-    trained = models.train(place, split, model, planned.config.seed)
-    reference = figures.float_quality(place, split, model, trained)
+    model = configured.model(place, facts.items)
+    reference, ranked = _reference(place, split, facts.items)
     baselines = figures.baselines(place, split)
-    noise = _noise_floor(place, split, model, reference)
+    noise = _noise_floor(place, split, reference, ranked)
     attributed = planned.config.quality.attribute_loss
-    units = sensitivity.sensitivity(place, split, model, trained) if attributed else ()
+    units = sensitivity.sensitivity(place, split, reference) if attributed else ()
 
-    build = _Build(planned, place, split, model, trained, reference, out)
+    build = _Build(planned, place, split, model, reference, ranked, out)
     build.prepare()
     targets = build.targets()
-    of_float = _float_rows(place, split, model, trained, reference)
+    of_float = _reference_rows(place, split, reference, ranked)
     rows = (*of_float, *baselines, *build.recipe_rows())
     return BuildResult(
         edgepack_version=__version__,
@@ -195,13 +146,14 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         model={
             "name": model.name,
             "history_length": planned.config.model.history_length,
-            **models.search_sizes(planned.config.model),
+            **configured.search_sizes(planned.config.model),
             **planned.config.model.hyper,
+            **({"teacher": reference.model.name} if planned.config.teacher else {}),
         },
         protocol=figures.protocol(place),
         rows=rows,
         noise_floor_overlap_at_10=noise,
-        curve=tuple(msgspec.json.decode((trained.path / "curve.json").read_bytes())),
+        curve=tuple(msgspec.json.decode((reference.weights.path / "curve.json").read_bytes())),
         targets=targets,
         versions=versions(*_VERSIONED),
         stages_made=tuple(place.store.made),
@@ -212,11 +164,12 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     )
 
 
-def _noise_floor(place: Place, split: Kept, model: models.Model, reference: Kept) -> float | None:
+def _noise_floor(place: Place, split: Kept, reference: models.Trained, ranked: Kept) -> float | None:
+    model = reference.model
     if not place.config.quality.noise_floor or model.comes_trained:
         return None
-    other = models.train(place, split, model, place.config.seed + 1)
-    return figures.overlap_of(reference, figures.float_quality(place, split, model, other))
+    other = models.Trained(model, models.train(place, split, model, place.config.seed + 1))
+    return figures.overlap_of(ranked, figures.float_quality(place, split, other))
 
 
 class _Build:
@@ -227,13 +180,14 @@ class _Build:
         planned: Plan,
         place: Place,
         split: Kept,
-        model: models.Model,
-        trained: Kept,
-        reference: Kept,
+        model: configured.Model,
+        reference: models.Trained,
+        ranked: Kept,
         out: Path,
     ) -> None:
         self.planned, self.place, self.split, self.model = planned, place, split, model
-        self.trained, self.reference, self.out = trained, reference, out
+        self.reference, self.ranked, self.out = reference, ranked, out
+        self.teacher = reference if planned.config.teacher else None
         self.vocabulary = (split.path / "vocabulary.json").read_bytes()
         self.rows: dict[tuple[str, str], ModelRow] = {}
         out.mkdir(parents=True, exist_ok=True)
@@ -282,7 +236,7 @@ class _Build:
         if choice.contender is None or choice.contender.candidate.quality is None:
             return ()
         made, quality = choice.contender.made, choice.contender.candidate.quality
-        return examples.examples(self.place, self.split, self.reference, made, profile, quality)
+        return examples.examples(self.place, self.split, self.ranked, made, profile, quality)
 
     def _attributed(
         self, profile: Profile, chosen: ship.Contender, choice: ship.Choice
@@ -314,12 +268,24 @@ class _Build:
         if RECIPES[recipe].post_training is not None and self.model.onnx is not None:
             reason = f"{self.model.name} came as ONNX, which holds no Keras layers: use the recipe `ptq`"
             return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
-        compressed = models.compress(self.place, self.split, self.model, self.trained, recipe)
+        trained = self._trained(recipe)
+        compressed = models.compress(self.place, self.split, trained, recipe, self.teacher)
         made = artifacts.artifact(self.place, self.split, self.model, compressed, recipe, format)
         failure = figures.artifact_of(made)
         if isinstance(failure, str):
             return Dropped(recipe=recipe, format=format, runtime="conversion", reason=failure)
         return compressed, made
+
+    def _trained(self, recipe: str) -> models.Trained:
+        """Return the float model that a recipe starts from."""
+        if self.teacher is None:
+            return self.reference
+        seed = self.planned.config.seed
+        if RECIPES[recipe].distil:
+            weights = models.distil(self.place, self.split, self.model, self.teacher, seed)
+        else:
+            weights = models.train(self.place, self.split, self.model, seed)
+        return models.Trained(self.model, weights)
 
     def _contender(
         self, profile: Profile, recipe: str, format: str, timed: bool = True
@@ -332,14 +298,14 @@ class _Build:
         for name in _parity_engines(format, engine.name):
             if reason := figures.parity(self.place, self.split, compressed, made, name):
                 return Dropped(recipe=recipe, format=format, runtime=name, reason=reason)
-        quality = figures.quality(self.place, self.split, self.reference, made, engine)
+        quality = figures.quality(self.place, self.split, self.ranked, made, engine)
         candidate = self._judged(profile, made, quality, timed)
         self.rows.setdefault((recipe, format), _recipe_row(candidate))
         return ship.Contender(candidate, made)
 
     def _ranked_on_target(self, profile: Profile, contender: ship.Contender) -> ship.Contender:
         engine = device_engine(profile)
-        quality = figures.quality(self.place, self.split, self.reference, contender.made, engine)
+        quality = figures.quality(self.place, self.split, self.ranked, contender.made, engine)
         return ship.Contender(self._judged(profile, contender.made, quality, timed=True), contender.made)
 
     def _judged(self, profile: Profile, made: Kept, quality: Quality, timed: bool) -> Candidate:
@@ -389,8 +355,8 @@ class _Build:
 
     def recipe_rows(self) -> Iterator[ModelRow]:
         """Yield one row a recipe: the float file, then each recipe's int8 file (or the nearest to it)."""
-        for recipe in ("float", *self.planned.config.compress.recipes):
-            for format in _SHOWN[recipe == "float"]:
+        for recipe in recipes_in_order(self.planned.config.compress.recipes):
+            for format in _SHOWN[RECIPES[recipe].is_float]:
                 if (recipe, format) in self.rows:
                     yield self.rows[recipe, format]
                     break

@@ -53,6 +53,16 @@ class ModelConfig(_Checked, frozen=True, kw_only=True):
     hyper: dict[str, Scalar] = {}
 
 
+class TeacherConfig(ModelConfig, frozen=True, kw_only=True):
+    """A bigger model that [model] learns from and is held against: keys as [model], and its `training`.
+
+    It may be of another family, width, depth and history length, or a `file` that came trained. Recipes
+    named `distil…` start from [model] trained by it, and every figure of quality compares with it.
+    """
+
+    training: dict[str, Scalar] = {}
+
+
 class CompressConfig(_Checked, frozen=True, kw_only=True):
     """Recipes beside the float model; each becomes candidates in every quantized format."""
 
@@ -86,7 +96,12 @@ class QualityConfig(_Checked, frozen=True, kw_only=True):
 
 
 class Config(_Checked, frozen=True, kw_only=True):
-    """One build. `budget` maps a target glob to limits that replace the profile's own."""
+    """One build. `budget` maps a target glob to limits that replace the profile's own.
+
+    `model` is what ships. With a `teacher` it is the student, and `distillation` holds keys of
+    `train.settings.Distillation`; without one it is the reference itself. `training` holds keys of
+    `train.settings.TrainingSettings`.
+    """
 
     name: str = "recommender"
     seed: int = 1
@@ -94,6 +109,8 @@ class Config(_Checked, frozen=True, kw_only=True):
     data: DataConfig
     model: ModelConfig = ModelConfig(family="sasrec")
     training: dict[str, Scalar] = {}
+    teacher: TeacherConfig | None = None
+    distillation: dict[str, Scalar] = {}
     compress: CompressConfig = CompressConfig()
     targets: TargetsConfig = TargetsConfig()
     quality: QualityConfig = QualityConfig()
@@ -107,31 +124,36 @@ def load_config(path: Path) -> Config:
     """Read and check a build's configuration. Raises ConfigError naming file, key and remedy."""
     config = decode_toml(path, Config)
     _exactly_one(path, "data", {key: getattr(config.data, key) for key in ("path", "set", "shop")})
-    _exactly_one(path, "model", {key: getattr(config.model, key) for key in ("family", "file")})
-    if config.model.history_length < 1:
-        raise ConfigError(
-            f"{path}: model.history_length",
-            f"is {config.model.history_length}",
-            allowed="it counts items, at least 1",
-            remedy="Set it to the number of newest items the model looks at.",
-        )
-    _check_search(path, config)
+    for table, model in (("model", config.model), ("teacher", config.teacher)):
+        if model is not None:
+            _check_model(path, table, model)
     return config
 
 
-def _check_search(path: Path, config: Config) -> None:
-    model = config.model
+def _check_model(path: Path, table: str, model: ModelConfig) -> None:
+    _exactly_one(path, table, {key: getattr(model, key) for key in ("family", "file")})
+    if model.history_length < 1:
+        raise ConfigError(
+            f"{path}: {table}.history_length",
+            f"is {model.history_length}",
+            allowed="it counts items, at least 1",
+            remedy="Set it to the number of newest items the model looks at.",
+        )
+    _check_search(path, table, model)
+
+
+def _check_search(path: Path, table: str, model: ModelConfig) -> None:
     if model.query_length < 0 or model.query_buckets < 1:
         raise ConfigError(
-            f"{path}: model.query_length and query_buckets",
+            f"{path}: {table}.query_length and query_buckets",
             f"are {model.query_length} and {model.query_buckets}",
             allowed="they count n-grams, at least 0 and at least 1",
             remedy="Leave both out for a model that takes no search text.",
         )
     if model.query_length and model.file is not None:
         raise ConfigError(
-            f"{path}: model.query_length",
-            f'is set beside model.file = "{model.file}"',
+            f"{path}: {table}.query_length",
+            f'is set beside {table}.file = "{model.file}"',
             allowed="only families of models/ can take a search",
             remedy="Leave out the one or the other.",
         )

@@ -204,9 +204,13 @@ def test_every_rule_drops_its_row_and_says_so_while_repeat_purchases_stay():
     assert (report.rows_read, report.events, report.users, report.items, report.baskets) == (8, 2, 1, 1, 2)
 
 
-def test_no_user_id_is_in_what_cleaning_hands_on():
-    kept, report = clean(log([("ann-secret", "a", 1, "A1", 1, 1), ("", "b", 1, "", 1, 1)]))
-    assert "secret" not in repr(kept) + repr(report)
+def test_no_user_id_is_in_the_report_or_in_what_a_split_keeps(tmp_path):
+    rows = [("ann-secret", item, i, f"B{i}", 1, 1) for i, item in enumerate("abcd")]
+    kept, report = clean(log([*rows, ("", "b", 1, "", 1, 1)]))
+    assert kept.users == ("ann-secret",)
+    save_split(leave_one_out(kept), kept.vocabulary, tmp_path)
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"secret" not in stored + repr(report).encode()
 
 
 def test_items_are_numbered_by_falling_popularity_then_by_id():

@@ -38,7 +38,7 @@ def serving():
 
 def found(serving, compressed):
     parts = units(serving, table="item_embedding", tied="scores", rows=ROWS)
-    done = losses(serving, compressed, parts, histories=HISTORIES, users=SET)
+    done = losses(serving, compressed, parts, rows=HISTORIES, users=SET)
     return {one.unit: one for one in done}, [one.unit for one in done]
 
 

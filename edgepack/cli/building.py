@@ -42,6 +42,8 @@ def data(name: str | None, source: Path | None, config_path: Path | None, store:
 def train(config_path: Path | None, store: Path, as_json: bool) -> int:
     """Train the float model and hold it against the baselines, without compressing anything.
 
+    With a [teacher] that is the teacher, and the model that it taught stands below.
+
     Example: edgepack train -c edgepack.toml
     """
     from edgepack import build
@@ -76,17 +78,17 @@ def build_command(
 
     Example: edgepack build -t 'android-*' --out out
     """
-    from edgepack import build
+    from edgepack import build, planning
     from edgepack.report import files, text, to_json
     from edgepack.terminal import Terminal
 
     path, config = loaded(config_path)
-    planned = build.plan(path, config, patterns)
+    planned = planning.plan(path, config, patterns)
     if plan:
-        click.echo(build.render_plan(planned, as_json), nl=False)
+        click.echo(planning.render_plan(planned, as_json), nl=False)
         return EXIT_WITHIN_BUDGET
     with Terminal() as tell:
-        tell.say(build.render_plan(planned, as_json=False))
+        tell.say(planning.render_plan(planned, as_json=False))
         result = build.run(planned, store, out, tell)
     files.write_all(result, out, junit)
     click.echo(to_json(result).decode() if as_json else text.render(result), nl=False)

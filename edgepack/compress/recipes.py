@@ -1,4 +1,4 @@
-"""What is done to a float model, in order. A recipe's name says it: `prune50-qat`."""
+"""What is done to a float model, in order. A recipe's name says it: `prune50-qat`, `distil-qat`."""
 
 from typing import Literal
 
@@ -12,24 +12,27 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
 
     `polynomial` raises the share of zeros to `zero_share` over the first half of `epochs`
     (Zhu & Gupta, 2017), `constant` sets it at once, `2:4` zeroes two of every four consecutive values.
-    The other half of the epochs mends what is left.
+    The other half of the epochs mends what is left. With `distil` the epochs listen to the teacher: the
+    configured one, or the float model itself where there is none.
     """
 
     schedule: Literal["polynomial", "constant", "2:4"] = "polynomial"
     zero_share: float = 0.5
     epochs: int = 4
     learning_rate: float = 1e-3
+    distil: bool = False
 
 
 class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True):
     """Fine-tuning with every weight and activation rounded to 8 bits on the way forward.
 
     The rate is a fortieth of SASRec's in training, so that the float model's lists stay: five times as much
-    took overlap@10 on MovieLens-1M from 0.92 to 0.86.
+    took overlap@10 on MovieLens-1M from 0.92 to 0.86. `distil` as in `Pruning`.
     """
 
     epochs: int = 4
     learning_rate: float = 1e-4
+    distil: bool = False
 
 
 class Thinning(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,7 @@ class Thinning(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 0.5
     epochs: int = 4
     learning_rate: float = 1e-3
+    distil: bool = False
 
 
 class Clustering(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +53,7 @@ class Clustering(msgspec.Struct, frozen=True, kw_only=True):
     clusters: int = 16
     epochs: int = 4
     learning_rate: float = 1e-4
+    distil: bool = False
 
 
 class PostTraining(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +71,13 @@ class PostTraining(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """The steps between a float model and its artifacts; None leaves a step out."""
+    """The steps between a float model and its artifacts; None leaves a step out.
+
+    With `distil` the float model is one that learnt from the configured teacher, else one that never saw it.
+    """
 
     name: str
+    distil: bool = False
     thinning: Thinning | None = None
     pruning: Pruning | None = None
     clustering: Clustering | None = None
@@ -88,33 +97,63 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def trains(self) -> bool:
         """True when the recipe changes the weights."""
+        return self.distil or bool(self.trainings)
+
+    @property
+    def is_guided(self) -> bool:
+        """True when a step trains with a teacher, be it the float model itself."""
+        return any(step.distil for step in self.trainings)
+
+    @property
+    def trainings(self) -> "tuple[Training, ...]":
+        """The steps that change the weights by training."""
         steps = (self.thinning, self.pruning, self.clustering, self.quantization)
-        return any(step is not None for step in steps)
+        return tuple(step for step in steps if step is not None)
+
+    @property
+    def is_float(self) -> bool:
+        """True when nothing is compressed, so that the float formats are what it is for."""
+        return self.name in ("float", "distil")
+
+
+Training = Thinning | Pruning | Clustering | QuantizationAware
+_TRAININGS = ("thinning", "pruning", "clustering", "quantization")
+
+
+def _guided(recipe: Recipe, name: str, distil: bool) -> Recipe:
+    """Return `recipe` with every training in it listening to the teacher."""
+    steps = {
+        step: msgspec.structs.replace(settings, distil=True)
+        for step in _TRAININGS
+        if (settings := getattr(recipe, step)) is not None
+    }
+    return msgspec.structs.replace(recipe, name=name, distil=distil, **steps)
 
 
 _QAT = QuantizationAware()
+_PLAIN = (
+    Recipe(name="float"),
+    Recipe(name="ptq"),
+    Recipe(name="ptq-percentile", post_training=PostTraining(calibration="percentile")),
+    Recipe(name="ptq-mse", post_training=PostTraining(calibration="mse")),
+    Recipe(name="ptq-entropy", post_training=PostTraining(calibration="entropy")),
+    Recipe(name="ptq-bias", post_training=PostTraining(bias_correction=True)),
+    Recipe(name="ptq-equalize", post_training=PostTraining(equalize=True)),
+    Recipe(name="ptq-equalize-bias", post_training=PostTraining(equalize=True, bias_correction=True)),
+    Recipe(name="qat", quantization=_QAT),
+    Recipe(name="prune50-ptq", pruning=Pruning()),
+    Recipe(name="prune50-qat", pruning=Pruning(), quantization=_QAT),
+    Recipe(name="prune80-qat", pruning=Pruning(zero_share=0.8), quantization=_QAT),
+    Recipe(name="prune50-24-qat", pruning=Pruning(schedule="2:4"), quantization=_QAT),
+    Recipe(name="thin50-ptq", thinning=Thinning()),
+    Recipe(name="thin50-qat", thinning=Thinning(), quantization=_QAT),
+    Recipe(name="cluster16-ptq", clustering=Clustering()),
+    Recipe(name="cluster16-qat", clustering=Clustering(), quantization=_QAT),
+    Recipe(name="cluster32-qat", clustering=Clustering(clusters=32), quantization=_QAT),
+    Recipe(name="prune50-cluster16-qat", pruning=Pruning(), clustering=Clustering(), quantization=_QAT),
+)
+# `guided-qat`: the float model is its own teacher. `distil-qat`: [teacher] is, from the float student on.
+_GUIDED = [_guided(recipe, f"guided-{recipe.name}", False) for recipe in _PLAIN if recipe.trains]
+_DISTILLED = [_guided(recipe, f"distil-{recipe.name}".removesuffix("-float"), True) for recipe in _PLAIN]
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="float"),
-        Recipe(name="ptq"),
-        Recipe(name="ptq-percentile", post_training=PostTraining(calibration="percentile")),
-        Recipe(name="ptq-mse", post_training=PostTraining(calibration="mse")),
-        Recipe(name="ptq-entropy", post_training=PostTraining(calibration="entropy")),
-        Recipe(name="qat", quantization=_QAT),
-        Recipe(name="prune50-ptq", pruning=Pruning()),
-        Recipe(name="prune50-qat", pruning=Pruning(), quantization=_QAT),
-        Recipe(name="prune80-qat", pruning=Pruning(zero_share=0.8), quantization=_QAT),
-        Recipe(name="ptq-bias", post_training=PostTraining(bias_correction=True)),
-        Recipe(name="ptq-equalize", post_training=PostTraining(equalize=True)),
-        Recipe(name="ptq-equalize-bias", post_training=PostTraining(equalize=True, bias_correction=True)),
-        Recipe(name="thin50-ptq", thinning=Thinning()),
-        Recipe(name="thin50-qat", thinning=Thinning(), quantization=_QAT),
-        Recipe(name="cluster16-ptq", clustering=Clustering()),
-        Recipe(name="cluster16-qat", clustering=Clustering(), quantization=_QAT),
-        Recipe(name="cluster32-qat", clustering=Clustering(clusters=32), quantization=_QAT),
-        Recipe(name="prune50-cluster16-qat", pruning=Pruning(), clustering=Clustering(), quantization=_QAT),
-        Recipe(name="prune50-24-qat", pruning=Pruning(schedule="2:4"), quantization=_QAT),
-    )
-}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_PLAIN, *_GUIDED, *_DISTILLED)}

@@ -16,8 +16,9 @@ from edgepack.data.types import EvaluationSet
 from edgepack.evaluate.paired import drop, estimate
 from edgepack.evaluate.ranking import Evaluation, evaluate, overlap
 from edgepack.keras2 import tf
-from edgepack.models.graphs import bare_name
+from edgepack.models.graphs import bare_name, fed
 from edgepack.results import UnitLoss
+from edgepack.rows import Rows, part, row_count
 from edgepack.tools import Tell
 
 Weights = dict[str, NDArray[np.float32]]
@@ -82,7 +83,7 @@ def losses(
     compressed: Mapping[str, NDArray[np.float32]],
     parts: list[Unit],
     *,
-    histories: NDArray[np.int32],
+    rows: NDArray[np.int32] | Rows,
     users: EvaluationSet,
     filter_seen: bool = True,
     tell: Tell = lambda what, done, total: None,
@@ -91,41 +92,41 @@ def losses(
 
     `serving` is a Keras model, `history` int32 [B, L] -> `scores` float32 [B, V + 1]; its weights are as they
     were when this returns or raises. `compressed` maps "layer/variable" to a whole tensor of the same shape.
-    `histories` int32 [users, L]. One pass over the users a unit. Worst is the largest sum of the drop of
+    `rows` int32 [users, L] an input. One pass over the users a unit. Worst is the largest sum of the drop of
     NDCG@10, where it is one, and of the share of the top 10 that changed.
     """
     variables = _variables(serving)
-    call = tf.function(lambda rows: serving(rows, training=False), reduce_retracing=True)
+    call = tf.function(lambda inputs: serving(inputs, training=False), reduce_retracing=True)
 
     def ranked() -> Evaluation:
-        return evaluate(_scored(call, histories), users, filter_seen=filter_seen)
+        return evaluate(_scored(call, serving, rows), users, filter_seen=filter_seen)
 
     before = ranked()
     found = []
-    for done, part in enumerate(parts):
-        tell(f"loss of {part.name} alone", done, len(parts))
-        found.append(_alone(part, variables, compressed, before, ranked))
+    for done, unit in enumerate(parts):
+        tell(f"loss of {unit.name} alone", done, len(parts))
+        found.append(_alone(unit, variables, compressed, before, ranked))
     return sorted(found, key=lambda one: (-_cost(one), one.unit))
 
 
 def _alone(
-    part: Unit,
+    unit: Unit,
     variables: Mapping[str, Any],
     compressed: Mapping[str, NDArray[np.float32]],
     before: Evaluation,
     ranked: Callable[[], Evaluation],
 ) -> UnitLoss:
-    kept = {name: variables[name].numpy() for name in part.weights}
+    kept = {name: variables[name].numpy() for name in unit.weights}
     try:
-        for name, axis in part.weights.items():
-            variables[name].assign(_mixed(kept[name], compressed[name], part.rows, axis))
+        for name, axis in unit.weights.items():
+            variables[name].assign(_mixed(kept[name], compressed[name], unit.rows, axis))
         after = ranked()
     finally:
         for name, values in kept.items():
             variables[name].assign(values)
     return UnitLoss(
-        unit=part.name,
-        weights=_count(next(iter(kept.values())), part),
+        unit=unit.name,
+        weights=_count(next(iter(kept.values())), unit),
         drop=drop("ndcg@10", before.metrics["ndcg@10"], after.metrics["ndcg@10"], _SEED),
         overlap_at_10=estimate(overlap(before.top10, after.top10), _SEED),
     )
@@ -150,9 +151,9 @@ def _cost(one: UnitLoss) -> float:
     return max(one.drop.value, 0.0) + 1.0 - one.overlap_at_10.value
 
 
-def _scored(call: Any, histories: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
-    for begin in range(0, len(histories), _CHUNK_ROWS):
-        yield call(tf.constant(histories[begin : begin + _CHUNK_ROWS])).numpy()
+def _scored(call: Any, serving: Any, rows: NDArray[np.int32] | Rows) -> Iterator[NDArray[np.float32]]:
+    for begin in range(0, row_count(rows), _CHUNK_ROWS):
+        yield call(fed(serving, part(rows, begin, begin + _CHUNK_ROWS))).numpy()
 
 
 def _variables(serving: Any) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class Finetune(Protocol):
     """Trains `graphs.training` in place and goes on, after a kill, from what it left in `work`.
 
     `table` gives the item table that the loss must read, None for a model that gives scores itself.
-    The last epoch's weights must remain, not the best epoch's, when `keep_last` is set.
+    The last epoch's weights must remain, not the best epoch's, when `keep_last` is set. With `distil` the
+    teacher's rankings are learnt, too.
     """
 
     def __call__(
@@ -39,6 +40,7 @@ class Finetune(Protocol):
         epochs: int,
         learning_rate: float,
         keep_last: bool,
+        distil: bool,
         table: Callable[[], Any] | None,
         work: Path,
     ) -> object:
@@ -133,6 +135,7 @@ def _thin(
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=True,
+        distil=settings.distil,
         table=None if rows is None else lambda: rows.embeddings,
         work=_folder(work / "thin"),
     )
@@ -150,6 +153,7 @@ def _prune(graphs: Graphs, settings: Pruning, steps_per_epoch: int, finetune: Fi
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=True,
+        distil=settings.distil,
         table=_live_table(pruned, graphs.table),
         work=_folder(work / "prune"),
     )
@@ -167,6 +171,7 @@ def _cluster(graphs: Graphs, recipe: Recipe, settings: Clustering, finetune: Fin
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=True,
+        distil=settings.distil,
         table=qat.quantized_table(clustered, graphs.table) if graphs.tied is not None else None,
         work=_folder(work / "cluster"),
     )
@@ -207,6 +212,7 @@ def _quantize(
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=False,
+        distil=settings.distil,
         table=qat.quantized_table(training, graphs.table) if encoder else None,
         work=_folder(work / "qat"),
     )

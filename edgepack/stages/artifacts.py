@@ -10,8 +10,8 @@ import msgspec
 from edgepack.errors import ConvertError
 from edgepack.results import Artifact
 from edgepack.stages import Place, versions
+from edgepack.stages.configured import Model, onnx_source
 from edgepack.stages.logs import CALIBRATION_ROWS, CALIBRATION_SEED, calibration
-from edgepack.stages.models import Model, onnx_source
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
 
@@ -76,7 +76,7 @@ def _exported(place: Place, model: Model, compressed: Kept) -> Kept:
 
 def _float_onnx(place: Place, model: Model, compressed: Kept) -> bytes:
     if model.onnx is not None:
-        data: bytes = onnx_source(place, model).data
+        data: bytes = onnx_source(model).data
         return data
     from edgepack.compress import steps
     from edgepack.convert import onnx
@@ -93,7 +93,7 @@ def _saved_model(place: Place, model: Model) -> Kept:
         from edgepack.convert import from_onnx
 
         place.tell("onnx2tf", 0, 0)
-        from_onnx.saved_model(onnx_source(place, model), folder)
+        from_onnx.saved_model(onnx_source(model), folder)
 
     return place.store.produce("saved-model", inputs, make)
 
@@ -129,9 +129,8 @@ def _tflite_bytes(
         from edgepack.convert import from_onnx
 
         folder = _saved_model(place, model).path
-        return from_onnx.convert(
-            onnx_source(place, model), format, calibration=rows["history"], folder=folder
-        )
+        source = onnx_source(model)
+        return from_onnx.convert(source, format, calibration=rows["history"], folder=folder)
     from edgepack.compress import steps
     from edgepack.compress.recipes import RECIPES
     from edgepack.convert import tflite

@@ -13,8 +13,9 @@ from edgepack.results import Artifact, Drop, Estimate, GroupQuality, Measurement
 from edgepack.rows import Rows, part, row_count
 from edgepack.runtimes.engines import CHUNK_ROWS, Engine, device_engine, score_chunks, scores
 from edgepack.stages import Place, groups, versions
+from edgepack.stages.configured import onnx_source
 from edgepack.stages.logs import calibration, parity_rows, tested
-from edgepack.stages.models import Model, onnx_source
+from edgepack.stages.models import Trained, trained_graphs
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -103,14 +104,15 @@ def _estimates(found: "Evaluation") -> dict[str, Estimate]:
     return {name: estimate(values, _BOOTSTRAP_SEED) for name, values in sorted(found.metrics.items())}
 
 
-def float_quality(place: Place, split: Kept, model: Model, trained: Kept, *, searches: bool = True) -> Kept:
+def float_quality(place: Place, split: Kept, trained: Trained, *, searches: bool = True) -> Kept:
     """Rank with the float Keras model: `evaluation.npz` (per user, top 10) and `metrics.json`.
 
     Without `searches` a search model is told of none.
     """
+    model = trained.model
     inputs = {
         "split": split.digest,
-        "weights": trained.digest,
+        "weights": trained.weights.digest,
         "model": model.identity,
         "quality": _quality_key(place),
         "code": source_fingerprint("evaluate"),
@@ -121,30 +123,24 @@ def float_quality(place: Place, split: Kept, model: Model, trained: Kept, *, sea
 
     def make(folder: Path) -> None:
         place.tell(f"ranking with {model.name}, float", 0, 0)
-        users, fed = tested(place, split)
+        users, fed = tested(place, split, model.length)
         if not searches:
             fed["query"][:] = 0
-        _write_evaluation(folder, _evaluated(place, _float_scores(place, model, trained, fed), users))
+        _write_evaluation(folder, _evaluated(place, _float_scores(trained, fed), users))
 
     return place.store.produce("float-quality", inputs, make)
 
 
-def _float_scores(place: Place, model: Model, trained: Kept, rows: Rows) -> "Iterable[NDArray[np.float32]]":
-    if model.onnx is not None:
+def _float_scores(trained: Trained, rows: Rows) -> "Iterable[NDArray[np.float32]]":
+    if trained.model.onnx is not None:
         from edgepack.convert import from_onnx
 
-        source = onnx_source(place, model)
+        source = onnx_source(trained.model)
         starts = range(0, row_count(rows), CHUNK_ROWS)
         return (from_onnx.reference(source, part(rows, at, at + CHUNK_ROWS)["history"]) for at in starts)
-    from edgepack.compress.weights import load_weights
-    from edgepack.models.graphs import transfer
     from edgepack.train.fit import predict
 
-    graphs = model.build()
-    load_weights(graphs.training, trained.path / "weights.npz")
-    if graphs.training is not graphs.serving:
-        transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
-    return predict(graphs.serving, rows)
+    return predict(trained_graphs(trained).serving, rows)
 
 
 def _write_evaluation(folder: Path, found: "Evaluation") -> None:
@@ -235,7 +231,7 @@ def _parity_failure(place: Place, split: Kept, compressed: Kept, made: Kept, eng
 
 
 def quality(place: Place, split: Kept, reference: Kept, made: Kept, engine: Engine) -> Quality:
-    """Rank all test users with an artifact under `engine` and hold it against the float model."""
+    """Rank all test users with an artifact under `engine` and hold it against the float reference."""
     kept = ranked(place, split, made, engine)
     grouped = groups.groupings(place, split)
     inputs = {

@@ -195,13 +195,13 @@ def _drawn(place: Place, split: Kept, count: int, seed: int) -> Rows:
     return calibration_rows(whole, place.config.model.history_length, count, seed)
 
 
-def tested(place: Place, split: Kept) -> "tuple[EvaluationSet, Rows]":
-    """Return the test users and what a model is fed to rank for them."""
+def tested(place: Place, split: Kept, length: int | None = None) -> "tuple[EvaluationSet, Rows]":
+    """Return the test users and what a model that reads `length` items is fed; None: the one that ships."""
     from edgepack.data.split import load_split
     from edgepack.data.types import rows
 
     whole, _ = load_split(split.path)
-    return whole.test, rows(whole, whole.test, place.config.model.history_length)
+    return whole.test, rows(whole, whole.test, length or place.config.model.history_length)
 
 
 def hashing(config: ModelConfig) -> QueryHashing | None:

@@ -1,182 +1,129 @@
-"""Split -> float weights -> the weights of each recipe, for our families and for a user's own model."""
+"""Split -> float weights -> the weights of each recipe, with a teacher where one is configured."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from edgepack.config import ModelConfig
-from edgepack.errors import ConfigError, ConvertError, did_you_mean
 from edgepack.profiles import convert_table
 from edgepack.stages import Place, versions
+from edgepack.stages.configured import Model, distillation, onnx_source
 from edgepack.stages.logs import calibration, parity_rows
-from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
+from edgepack.store import Kept, digest_of, source_fingerprint, write_atomic
 from edgepack.tools import Tell
+from edgepack.train.settings import Distillation
 
 if TYPE_CHECKING:
     from edgepack.models.graphs import Graphs
+    from edgepack.train.distil import Guide
 
 
-_NO_FAMILIES = {"__init__", "graphs", "folding", "norms"}
-"""The modules in models/ that families are made with."""
+class Trained(NamedTuple):
+    """A model with its weights: what a student learns from."""
 
-
-class Model(NamedTuple):
-    """What is packed. `identity` is JSON that tells it from any other; `build` makes its untrained graphs.
-
-    `why_not_trained_further` says why a user's model can only be quantized after training ("" if not so).
-    `onnx` is the file of a model that came as ONNX; it has no Keras graphs, and `build` is never called.
-    """
-
-    name: str
-    identity: dict[str, Any]
-    build: "Callable[[], Graphs]"
-    comes_trained: bool = False
-    why_not_trained_further: str = ""
-    onnx: Path | None = None
-
-
-def model(place: Place, item_count: int) -> Model:
-    """Return the configured model for V = `item_count`. Raises ConfigError or ConvertError if it is wrong."""
-    config, length = place.config.model, place.config.model.history_length
-    if config.file is not None:
-        return _own_model((place.folder / config.file).resolve(), item_count, length)
-    family = str(config.family)
-    _known_family(family)
-    identity = {
-        "family": family,
-        "hyper": config.hyper,
-        "length": length,
-        "items": item_count,
-        "code": source_fingerprint("models"),
-    }
-    search = search_sizes(config)
-    identity |= search
-
-    def build() -> "Graphs":
-        from importlib import import_module
-
-        from edgepack.keras2 import deterministic
-
-        deterministic(place.config.seed)
-        module = import_module(f"edgepack.models.{family}")
-        graphs: Graphs = module.build(item_count, length, **search, **config.hyper)
-        return graphs
-
-    return Model(family, identity, build)
-
-
-def search_sizes(config: ModelConfig) -> dict[str, int]:
-    """Return what a search model is built with beside its history, nothing for other models."""
-    if not config.query_length:
-        return {}
-    return {"query_length": config.query_length, "query_buckets": config.query_buckets}
-
-
-def families() -> tuple[str, ...]:
-    """Return the names of the families that can be built, sorted."""
-    beside = Path(__file__).parents[1] / "models"
-    folder = beside if beside.is_dir() else Path(__file__).parents[2] / "models"
-    return tuple(sorted(p.stem for p in folder.glob("*.py") if p.stem not in _NO_FAMILIES))
-
-
-def _known_family(family: str) -> None:
-    known = families()
-    if family not in known:
-        raise ConfigError(
-            f"model.family '{family}'",
-            "no such family",
-            allowed=f"known are {', '.join(known)}",
-            remedy=f"{did_you_mean(family, list(known))}Name one, or give your own as model.file.",
-        )
-
-
-def _own_model(path: Path, item_count: int, length: int) -> Model:
-    from edgepack.convert import intake
-
-    identity = {"length": length, "items": item_count, "code": source_fingerprint("convert", "models")}
-    if path.suffix == ".onnx" and path.is_file():
-        return Model(
-            path.name,
-            identity | {"sha256": sha256_of(path)},
-            _no_graphs,
-            comes_trained=True,
-            why_not_trained_further="it came as ONNX, which holds no training graph",
-            onnx=path,
-        )
-    taken = intake.describe(path)
-    identity |= {"sha256": taken.sha256}
-
-    def build() -> "Graphs":
-        return intake.graphs(path, item_count=item_count, length=length)
-
-    return Model(path.name, identity, build, taken.comes_trained, taken.why_not_trained_further)
-
-
-def _no_graphs() -> "Graphs":
-    raise ConvertError("an ONNX model", "has no Keras graphs", remedy="Report this as a bug.")
-
-
-def onnx_source(place: Place, model: Model) -> Any:
-    """Return a model that came as ONNX, brought to the serving contract.
-
-    Raises ConvertError when it cannot be.
-    """
-    from edgepack.convert import from_onnx
-
-    if model.onnx is None:
-        raise ConvertError(model.name, "did not come as ONNX", remedy="Report this as a bug.")
-    length = place.config.model.history_length
-    return from_onnx.take_in(model.onnx, item_count=model.identity["items"], length=length)
+    model: Model
+    weights: Kept
 
 
 def train(place: Place, split: Kept, model: Model, seed: int) -> Kept:
-    """Train the float model: `weights.npz` (of the training graph) and `curve.json`."""
+    """Train a float model on what users took: `weights.npz` (of the training graph) and `curve.json`."""
+    inputs = _train_inputs(place, split, model, seed)
+    return place.store.produce("train", inputs, partial(_train, place, split, model, seed, None))
+
+
+def distil(place: Place, split: Kept, student: Model, taught_by: Trained, seed: int) -> Kept:
+    """Train `student` on what users took and on how the teacher ranks: files as of `train`.
+
+    The teacher's own stage is not touched: one teacher serves any number of students.
+    """
     inputs = {
+        **_train_inputs(place, split, student, seed),
+        "teacher": _taught_by(taught_by),
+        "distillation": place.config.distillation,
+    }
+    return place.store.produce("distil", inputs, partial(_train, place, split, student, seed, taught_by))
+
+
+def _train_inputs(place: Place, split: Kept, model: Model, seed: int) -> dict[str, Any]:
+    return {
         "split": split.digest,
         "model": model.identity,
-        "training": [place.config.training, place.config.quality.filter_seen],
+        "training": [model.training, place.config.quality.filter_seen],
         "seed": seed,
         "code": source_fingerprint("train", "models", "keras2.py"),
         "versions": versions("tensorflow", "tf_keras", "numpy"),
     }
 
-    def make(folder: Path) -> None:
-        from edgepack.compress.weights import save_weights
 
-        records: list[dict[str, float]] = []
-        if model.onnx is None:
-            graphs = model.build()
-            if not model.comes_trained:
-                overrides = {**place.config.training, "seed": seed}
-                records = _fitted(place, split, model, graphs, overrides, folder)
-            save_weights(graphs.training, folder / "weights.npz")
-        write_atomic(folder / "curve.json", msgspec.json.encode(records))
+def _taught_by(teacher: Trained) -> list[Any]:
+    return [teacher.model.identity, teacher.weights.digest]
 
-    return place.store.produce("train", inputs, make)
+
+def _train(
+    place: Place, split: Kept, model: Model, seed: int, taught_by: Trained | None, folder: Path
+) -> None:
+    from edgepack.compress.weights import save_weights
+
+    records: list[dict[str, float]] = []
+    if model.onnx is None:
+        graphs = model.build()
+        if taught_by is not None or not model.comes_trained:
+            records = _fitted(place, split, model, graphs, seed, taught_by, folder)
+        save_weights(graphs.training, folder / "weights.npz")
+    write_atomic(folder / "curve.json", msgspec.json.encode(records))
 
 
 def _fitted(
-    place: Place, split: Kept, model: Model, graphs: "Graphs", overrides: dict[str, Any], folder: Path
+    place: Place,
+    split: Kept,
+    model: Model,
+    graphs: "Graphs",
+    seed: int,
+    taught_by: Trained | None,
+    folder: Path,
 ) -> list[dict[str, float]]:
     from edgepack.data.split import load_split
-    from edgepack.train import checkpoint, fit
+    from edgepack.train import checkpoint, distil, fit
     from edgepack.train.settings import TrainingSettings
 
-    chosen = {**_family_training(model), "filter_seen": place.config.quality.filter_seen, **overrides}
-    settings = convert_table(chosen, TrainingSettings, "edgepack.toml: training")
+    chosen = {**_family_training(model), "filter_seen": place.config.quality.filter_seen}
+    chosen |= {**model.training, "seed": seed}
+    where = "training" if model.table == "model" else f"{model.table}.training"
+    settings = convert_table(chosen, TrainingSettings, f"edgepack.toml: {where}")
     whole, _ = load_split(split.path)
-    title = f"training {model.name} (seed {settings.seed})"
-    told = _told(place.tell, title)
-    if graphs.training is graphs.serving:
-        history = fit.fit_scores(graphs.training, whole, settings, work=folder, tell=told)
-    else:
-        history = fit.fit(graphs, whole, settings, work=folder, tell=told)
+    told = _told(place.tell, f"{'distilling' if taught_by else 'training'} {model.name} (seed {seed})")
+    guide = None
+    if taught_by is not None:
+        guide = _guide(taught_by, distillation(place))
+        if not model.comes_trained:
+            distil.start(graphs, guide)
+    train = fit.fit_scores if graphs.training is graphs.serving else fit.fit
+    asked = graphs.training if graphs.training is graphs.serving else graphs
+    history = train(asked, whole, settings, work=folder, tell=told, guide=guide)
     checkpoint.forget(folder)
     timeless = ("cpu_s", "wall_s")
     # Times differ from run to run and would give equal trainings unequal digests.
     return [{k: v for k, v in record.items() if k not in timeless} for record in history.records]
+
+
+def _guide(taught_by: Trained, how: Distillation) -> "Guide":
+    from edgepack.train.distil import Guide, teacher_of
+
+    identity = digest_of(_taught_by(taught_by))
+    return Guide(teacher_of(trained_graphs(taught_by), taught_by.model.length, identity), how)
+
+
+def trained_graphs(trained: Trained) -> "Graphs":
+    """Return a model's two graphs with its float weights in both."""
+    from edgepack.compress.weights import load_weights
+    from edgepack.models.graphs import transfer
+
+    graphs = trained.model.build()
+    load_weights(graphs.training, trained.weights.path / "weights.npz")
+    if graphs.training is not graphs.serving:
+        transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
+    return graphs
 
 
 def _family_training(model: Model) -> dict[str, Any]:
@@ -192,33 +139,41 @@ def _told(tell: Tell, title: str) -> Tell:
     return lambda figures, epoch, epochs: tell(f"{title}: {figures}", epoch, epochs)
 
 
-def compress(place: Place, split: Kept, model: Model, trained: Kept, recipe_name: str) -> Kept:
+def compress(
+    place: Place, split: Kept, trained: Trained, recipe_name: str, taught_by: Trained | None = None
+) -> Kept:
     """Carry out a recipe: its folder is what `compress.steps.restore` reads, with reference scores beside.
+
+    Its trainings listen, where the recipe says so, to `taught_by`, or to the float model itself.
 
     `reference_plain.npy` and `reference_int8.npy`, float32 [PARITY_ROWS, V + 1], are what the Keras model
     gives for the parity histories, without and with its rounding to 8 bits.
     """
     from edgepack.compress.recipes import RECIPES
 
+    model, recipe = trained.model, RECIPES[recipe_name]
     inputs = {
         "split": split.digest,
         "model": model.identity,
-        "weights": trained.digest,
-        "recipe": msgspec.to_builtins(RECIPES[recipe_name]),
-        "training": [place.config.training, place.config.compress.training, place.config.seed],
+        "weights": trained.weights.digest,
+        "recipe": msgspec.to_builtins(recipe),
+        "training": [model.training, place.config.compress.training, place.config.seed],
         "filter_seen": place.config.quality.filter_seen,
         "code": source_fingerprint("compress", "ranges.py", "train", "models", "keras2.py"),
         "versions": versions("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy"),
     }
 
+    if recipe.is_guided:
+        inputs["teacher"] = [_taught_by(taught_by or trained), place.config.distillation]
+
     def make(folder: Path) -> None:
-        _carried_out(place, split, model, trained, recipe_name, folder)
+        _carried_out(place, split, trained, recipe_name, taught_by or trained, folder)
 
     return place.store.produce("compress", inputs, make)
 
 
 def _carried_out(
-    place: Place, split: Kept, model: Model, trained: Kept, recipe_name: str, folder: Path
+    place: Place, split: Kept, trained: Trained, recipe_name: str, teacher: Trained, folder: Path
 ) -> None:
     import numpy as np
 
@@ -226,18 +181,19 @@ def _carried_out(
     from edgepack.compress.recipes import RECIPES
     from edgepack.train import fit
 
+    model = trained.model
     if model.onnx is not None:
         from edgepack.convert import from_onnx
 
         rows = parity_rows(place, split)
-        scores = from_onnx.reference(onnx_source(place, model), rows["history"])
+        scores = from_onnx.reference(onnx_source(model), rows["history"])
         np.save(folder / "reference_plain.npy", scores)
         np.save(folder / "reference_int8.npy", scores)
         return
-    finetune, steps_per_epoch = _finetune(place, split, model, recipe_name)
+    finetune, steps_per_epoch = _finetune(place, split, model, recipe_name, teacher)
     steps.compress(
         model.build,
-        trained.path / "weights.npz",
+        trained.weights.path / "weights.npz",
         RECIPES[recipe_name],
         calibration=calibration(place, split),
         steps_per_epoch=steps_per_epoch,
@@ -250,30 +206,40 @@ def _carried_out(
         np.save(folder / name, np.concatenate(list(fit.predict(serving, rows))))
 
 
-def _finetune(place: Place, split: Kept, model: Model, recipe_name: str) -> tuple[Any, int]:
+def _finetune(place: Place, split: Kept, model: Model, recipe_name: str, teacher: Trained) -> tuple[Any, int]:
     from edgepack.data.split import load_split
     from edgepack.train import checkpoint, fit
     from edgepack.train.settings import TrainingSettings
 
     whole, _ = load_split(split.path)
     base = {**_family_training(model), "filter_seen": place.config.quality.filter_seen}
-    base |= {**place.config.training, **place.config.compress.training}
+    base |= {**model.training, **place.config.compress.training}
 
     def settings(**own: Any) -> TrainingSettings:
         table = {**base, "seed": place.config.seed, **own}
         return convert_table(table, TrainingSettings, "edgepack.toml: compress.training")
 
     def finetune(
-        graphs: "Graphs", *, epochs: int, learning_rate: float, keep_last: bool, table: Any, work: Path
+        graphs: "Graphs",
+        *,
+        epochs: int,
+        learning_rate: float,
+        keep_last: bool,
+        distil: bool,
+        table: Any,
+        work: Path,
     ) -> object:
         chosen = settings(
             epochs=epochs, learning_rate=learning_rate, keep="last" if keep_last else "best", patience=0
         )
         told = _told(place.tell, f"{recipe_name}: {work.name}")
+        # What the hints' projection had learnt was left behind with the float training.
+        how = msgspec.structs.replace(distillation(place), hints=0.0)
+        guide = _guide(teacher, how) if distil else None
         if graphs.training is graphs.serving:
-            history = fit.fit_scores(graphs.training, whole, chosen, work=work, tell=told)
+            history = fit.fit_scores(graphs.training, whole, chosen, work=work, tell=told, guide=guide)
         else:
-            history = fit.fit(graphs, whole, chosen, work=work, tell=told, table=table)
+            history = fit.fit(graphs, whole, chosen, work=work, tell=told, table=table, guide=guide)
         checkpoint.forget(work)
         return history
 

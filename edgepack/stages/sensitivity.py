@@ -6,7 +6,7 @@ import msgspec
 
 from edgepack.results import Sensitivity
 from edgepack.stages import Place, versions
-from edgepack.stages.models import Model
+from edgepack.stages.models import Trained, trained_graphs
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
 BITS = (8, 4)
@@ -14,14 +14,14 @@ USERS = 1_000
 """Validation users that every unit is ranked on; the test users are not looked at to choose by."""
 
 
-def sensitivity(place: Place, split: Kept, model: Model, trained: Kept) -> tuple[Sensitivity, ...]:
+def sensitivity(place: Place, split: Kept, trained: Trained) -> tuple[Sensitivity, ...]:
     """Return the losses at each of BITS; none for a model that came as ONNX: it has no layers."""
-    if model.onnx is not None:
+    if trained.model.onnx is not None:
         return ()
     inputs = {
         "split": split.digest,
-        "weights": trained.digest,
-        "model": model.identity,
+        "weights": trained.weights.digest,
+        "model": trained.model.identity,
         "filter_seen": place.config.quality.filter_seen,
         "sample": [BITS, USERS],
         "code": source_fingerprint("evaluate", "compress/sensitivity.py", "stages/sensitivity.py"),
@@ -29,28 +29,24 @@ def sensitivity(place: Place, split: Kept, model: Model, trained: Kept) -> tuple
     }
 
     def make(folder: Path) -> None:
-        write_atomic(folder / "losses.json", msgspec.json.encode(_found(place, split, model, trained)))
+        write_atomic(folder / "losses.json", msgspec.json.encode(_found(place, split, trained)))
 
     kept = place.store.produce("sensitivity", inputs, make)
     return msgspec.json.decode((kept.path / "losses.json").read_bytes(), type=tuple[Sensitivity, ...])
 
 
-def _found(place: Place, split: Kept, model: Model, trained: Kept) -> list[Sensitivity]:
+def _found(place: Place, split: Kept, trained: Trained) -> list[Sensitivity]:
     import numpy as np
 
     from edgepack.compress import sensitivity as units
-    from edgepack.compress.weights import load_weights
+    from edgepack.data import types
     from edgepack.data.split import load_split
-    from edgepack.data.types import EvaluationSet, padded
+    from edgepack.data.types import EvaluationSet
     from edgepack.evaluate.groups import POPULARITY, popularity_classes
     from edgepack.evaluate.ranking import chunk
-    from edgepack.models.graphs import transfer
 
     whole, _ = load_split(split.path)
-    graphs = model.build()
-    load_weights(graphs.training, trained.path / "weights.npz")
-    if graphs.training is not graphs.serving:
-        transfer(graphs.training, graphs.serving, table=graphs.table, tied=graphs.tied)
+    graphs = trained_graphs(trained)
     classes = popularity_classes(np.bincount(whole.train.items, minlength=whole.item_count + 1))
     rows = {name: np.flatnonzero(classes == place) for place, name in enumerate(POPULARITY)}
     parts = units.units(graphs.serving, table=graphs.table, tied=graphs.tied, rows=rows)
@@ -65,7 +61,7 @@ def _found(place: Place, split: Kept, model: Model, trained: Kept) -> list[Sensi
                     graphs.serving,
                     units.lossy(graphs.serving, bits),
                     parts,
-                    histories=padded(users.history, place.config.model.history_length),
+                    rows=types.rows(whole, users, trained.model.length),
                     users=users,
                     filter_seen=place.config.quality.filter_seen,
                     tell=lambda what, done, total: place.tell(f"{what}, {bits} bits", done, total),  # noqa: B023

@@ -26,7 +26,8 @@ class Job(NamedTuple):
     """What differs between the ways to train.
 
     `draw` gives an epoch's batches; `loss` takes one and gives a scalar tensor; `scores` gives
-    float32 [n, V + 1] in chunks for rows of histories int32 [N, length] (and queries).
+    float32 [n, V + 1] in chunks for rows of histories int32 [N, length] (and queries). `extras` are variables
+    that are trained beside the model and left behind; `about` is JSON of what else the loss depends on.
     """
 
     model: Any
@@ -34,6 +35,18 @@ class Job(NamedTuple):
     draw: Draw
     loss: Callable[..., Any]
     scores: Callable[[Rows], Iterator[NDArray[np.float32]]]
+    extras: Sequence[Any] = ()
+    about: object = None
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that a checkpoint must hold, beside the optimizer's."""
+        return [*self.model.variables, *self.extras]
+
+    @property
+    def trained(self) -> list[Any]:
+        """What gradients change."""
+        return [*self.model.trainable_variables, *self.extras]
 
 
 def train(
@@ -48,11 +61,11 @@ def train(
     """Train `job.model` in place and return what happened; goes on from what `work` holds."""
     steps = sum(1 for _ in job.draw(0))
     optimizer = keras.optimizers.Adam(settings.learning_rate)
-    optimizer.build(job.model.trainable_variables)
+    optimizer.build(job.trained)
     key = _key(job, split, settings)
     state = checkpoint.load(work, key) or checkpoint.State([], [], [], [])
     if state.records:
-        _put(job.model.variables, state.weights)
+        _put(job.variables, state.weights)
         _put(optimizer.variables, state.optimizer)
         tell("going on after a finished epoch", len(state.records), settings.epochs)
     _begin(callbacks, job.model, optimizer)
@@ -66,11 +79,11 @@ def train(
         loss = _epoch(job, step, optimizer, epoch, steps, settings, callbacks)
         quality = validation.rate(users, job.scores(fed), filter_seen=settings.filter_seen)
         record = {"loss": loss, **quality, **clock.read()}
-        state = _next_state(job.model, optimizer, state, record, settings)
+        state = _next_state(job, optimizer, state, record, settings)
         checkpoint.save(work, key, state)
         tell(_figures(record), epoch + 1, settings.epochs)
     if settings.keep == "best" and state.best:
-        _put(job.model.variables, state.best)
+        _put(job.variables, state.best)
     return History(state.records, _best(state.records) + 1 if settings.keep == "best" else len(state.records))
 
 
@@ -96,7 +109,7 @@ def _epoch(
 
 
 def _step_function(job: Job, optimizer: Any) -> Callable[..., Any]:
-    variables = job.model.trainable_variables
+    variables = job.trained
 
     def step(*batch: Any) -> Any:
         with tf.GradientTape() as tape:
@@ -115,10 +128,10 @@ def _learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
 
 
 def _next_state(
-    model: Any, optimizer: Any, before: checkpoint.State, record: dict[str, float], settings: TrainingSettings
+    job: Job, optimizer: Any, before: checkpoint.State, record: dict[str, float], settings: TrainingSettings
 ) -> checkpoint.State:
     records = [*before.records, record]
-    weights = [variable.numpy() for variable in model.variables]
+    weights = [variable.numpy() for variable in job.variables]
     improved = settings.keep == "best" and _best(records) == len(records) - 1
     best = weights if improved else before.best
     return checkpoint.State(weights, [variable.numpy() for variable in optimizer.variables], best, records)
@@ -146,9 +159,9 @@ def _put(variables: Sequence[Any], arrays: Sequence[NDArray[Any]]) -> None:
 
 
 def _key(job: Job, split: Split, settings: TrainingSettings) -> str:
-    shapes = [[variable.name, list(variable.shape)] for variable in job.model.variables]
+    shapes = [[variable.name, list(variable.shape)] for variable in job.variables]
     events = [len(split.train.items), int(split.train.items.sum(dtype=np.int64))]
-    return digest_of([msgspec.to_builtins(settings), shapes, events])
+    return digest_of([msgspec.to_builtins(settings), shapes, events, job.about])
 
 
 def _figures(record: dict[str, float]) -> str:

@@ -63,6 +63,45 @@ def binary_pairs(logits: Any) -> Any:
 PAIR_LOSSES: dict[str, Callable[[Any], Any]] = {"sampled-softmax": softmax_pairs, "bce": binary_pairs}
 
 
+def soft_labels(student: Any, teacher: Any, temperature: float) -> Any:
+    """Return T^2 KL(softmax(teacher / T) | softmax(student / T)), the mean over rows of float32 [n, C].
+
+    T^2 keeps the gradient's size at every temperature T (Hinton et al., 2015).
+    """
+    wanted = tf.nn.log_softmax(teacher / temperature)
+    apart = wanted - tf.nn.log_softmax(student / temperature)
+    return temperature**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(wanted) * apart, axis=1))
+
+
+def ranked_together(student: Any, teacher: Any, top: int) -> Any:
+    """Return the soft-label loss over the items that either ranks among its `top` best; float32 [n, V].
+
+    The teacher's best alone would not do: what the student wrongly puts above them would go unseen
+    (RCE-KD, arXiv 2509.20989).
+    """
+    items, known = top_of_both(student, teacher, top)
+    own, theirs = (tf.where(known, tf.gather(s, items, batch_dims=1), _HIT_LOGIT) for s in (student, teacher))
+    return soft_labels(own, theirs, 1.0)
+
+
+def top_of_both(student: Any, teacher: Any, top: int) -> tuple[Any, Any]:
+    """Return (columns int32 [n, 2 top], bool [n, 2 top]): the teacher's best, then the student's.
+
+    A student's item that is the teacher's, too, is False: it counts once. `top` is at most the number
+    of columns.
+    """
+    top = min(top, student.shape[1])
+    theirs, own = (tf.math.top_k(tf.stop_gradient(s), top).indices for s in (teacher, student))
+    twice = tf.reduce_any(own[:, :, None] == theirs[:, None, :], axis=2)
+    return tf.concat([theirs, own], axis=1), tf.concat([tf.ones_like(twice), ~twice], axis=1)
+
+
+def hint(student: Any, teacher: Any) -> Any:
+    """Return the mean squared distance of `student` float32 [n, d] from `teacher`, in its variances."""
+    spread = tf.reduce_mean(tf.math.reduce_variance(teacher, axis=0))
+    return tf.reduce_mean(tf.math.squared_difference(student, teacher)) / spread
+
+
 def _logits(hidden: Any, targets: Any, negatives: Any, table: Any) -> tuple[Any, Any]:
     positive = tf.reduce_sum(hidden * tf.gather(table, targets), axis=1, keepdims=True)
     negative = tf.matmul(hidden, tf.gather(table, negatives), transpose_b=True)

@@ -1,6 +1,6 @@
 """How to train, and what a training leaves behind."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,43 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     query_dropout: float = 0.1
     mask_share: float = 0.3
     mask_newest: float = 0.5
+
+
+_Weight = Annotated[float, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Distillation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a student's loss is made of: the weights of four parts, each 0 to leave it out.
+
+    `hard`: the training's own loss on what users took. `soft`: Kullback-Leibler divergence of the
+    student's softmax over the catalogue from the teacher's at `temperature`, times temperature squared
+    (Hinton et al., 2015). `ranking`: the same over the `top` best items of the teacher and the `top` best
+    of the student alone (Ranking Distillation, KDD 2018; sampled by both as RCE-KD does). `hints`: squared
+    distance of the teacher's hidden states from a linear projection of the student's, which lives in
+    training only, relative to their variance (FitNets, 2015); needs two models that encode a history.
+
+    A student much smaller than its teacher wants no dropout: SASRec of half the width (32, two blocks) came
+    in 20 epochs on MovieLens-1M to NDCG@10 0.1513 and overlap@10 0.738 with its teacher (0.1560) without,
+    to 0.1430 and 0.678 with 0.2. Two teachers which differ in their seed have an overlap of 0.675.
+
+    The teacher is asked at `positions` positions of a batch. `start` is where the student's item table
+    begins: "random", or the "teacher" table's best approximation of the student's width.
+    """
+
+    hard: _Weight = 0.5
+    soft: _Weight = 1.0
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    ranking: _Weight = 0.0
+    top: _Count = 50
+    hints: _Weight = 0.0
+    positions: _Count = 256
+    start: Literal["random", "teacher"] = "teacher"
+
+    def __post_init__(self) -> None:
+        """Refuse a loss without any part."""
+        if not (self.hard or self.soft or self.ranking or self.hints):
+            raise ValueError("hard, soft, ranking and hints are all 0, which teaches nothing")
 
 
 class History(NamedTuple):

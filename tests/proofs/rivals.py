@@ -26,7 +26,7 @@ from edgepack.evaluate.ranking import evaluate, overlap
 from edgepack.profiles import load_profiles
 from edgepack.runtimes.engines import Engine, score_chunks
 from edgepack.runtimes.ort_web import time_chromium
-from edgepack.stages import Place, artifacts, figures, logs, models, versions
+from edgepack.stages import Place, artifacts, configured, figures, logs, models, versions
 from edgepack.store import Kept, Store, sha256_of, source_fingerprint, write_atomic
 from tests.proofs.dataset import HERE, ROOT, commit
 
@@ -77,7 +77,7 @@ def teacher(name: str) -> Teacher:
     store = Store(ROOT / ".edgepack" / "proofs" / "store")
     place = Place(load_config(HERE / f"{name}.toml"), HERE, store, told)
     split = logs.split_log(place)
-    model = models.model(place, logs.facts(split).items)
+    model = configured.model(place, logs.facts(split).items)
     trained = models.train(place, split, model, place.config.seed)
     users: EvaluationSet = load_split(split.path)[0].test
     return Teacher(
@@ -85,10 +85,10 @@ def teacher(name: str) -> Teacher:
         split=split,
         model=model,
         trained=trained,
-        reference=figures.float_quality(place, split, model, trained),
+        reference=figures.float_quality(place, split, models.Trained(model, trained)),
         users=users,
         histories=padded(users.history, place.config.model.history_length),
-        calibration=logs.calibration(place, split),
+        calibration=logs.calibration(place, split)["history"],
     )
 
 

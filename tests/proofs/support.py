@@ -8,7 +8,6 @@ stay in tests/proofs/results/support.json, and what is new in edgepack (a family
 only adds the cells that it needs.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,19 +19,21 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edgepack.compress.recipes import RECIPES
+from edgepack.compress.recipes import RECIPES, Recipe
 from edgepack.config import Config, DataConfig, ModelConfig, ShopConfig
 from edgepack.errors import EdgepackError
 from edgepack.profiles import Profile, load_profiles
 from edgepack.runtimes.engines import Engine, device_engine, host_engine, scores
-from edgepack.stages import Place, artifacts, figures, logs, models
+from edgepack.stages import Place, artifacts, configured, figures, logs, models
 from edgepack.store import Kept, Store
 
 RECORD = Path(__file__).parent / "results" / "support.json"
 MOST_CELLS = 60
 WORKS = "works"
 ITEMS, LENGTH = 80, 8
+TECHNIQUES = ("ptq", "qat", "prune50-qat", "thin50-qat", "cluster16-qat", "prune50-cluster16-qat")
 OWN = {"own Keras": "own_model.py", "own ONNX": "own_model.onnx"}
+SEARCHES = ("twotower",)
 # A model that came as ONNX has no training graph; what needs one is refused before any format is asked for.
 UNTRAINABLE = "own ONNX"
 _WIDTHS = ("width", "units", "ffn_width", "mlp_in", "mlp_out")
@@ -69,17 +70,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def techniques() -> dict[str, tuple[str, ...]]:
-    """Return the recipes that differ in more than numbers -> all recipes of the same steps."""
-    alike: dict[str, list[str]] = {}
-    for name, recipe in RECIPES.items():
-        alike.setdefault(json.dumps(_steps(msgspec.to_builtins(recipe) | {"name": ""})), []).append(name)
-    return {names[0]: tuple(names) for names in alike.values()}
+    """Return a recipe for every kind of compression -> all recipes whose steps are among its own.
+
+    What a recipe takes away is followed by the harder quantization, training; a teacher changes a loss
+    and nothing that is converted.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in TECHNIQUES:
+        alike = [other for other, recipe in RECIPES.items() if _removes(recipe) == _removes(RECIPES[name])]
+        trained = RECIPES[name].quantization is not None
+        found[name] = tuple(n for n in alike if _removes(RECIPES[n]) or _is_trained(n) == trained)
+    return found
 
 
-def _steps(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _steps(part) for key, part in value.items()}
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else value
+def _removes(recipe: Recipe) -> tuple[bool, ...]:
+    return tuple(step is not None for step in (recipe.thinning, recipe.pruning, recipe.clustering))
+
+
+def _is_trained(name: str) -> bool:
+    return RECIPES[name].quantization is not None
 
 
 profiles = cache(load_profiles)
@@ -90,7 +99,7 @@ def axes() -> Cell:
     """Return what there is to combine, a tuple of names in each field of a Cell."""
     formats = dict.fromkeys(format for profile in profiles().values() for format in profile.formats)
     return Cell(  # type: ignore[call-arg]
-        (*models.families(), *OWN),  # type: ignore[arg-type]
+        (*configured.families(), *OWN),  # type: ignore[arg-type]
         tuple(techniques()),  # type: ignore[arg-type]
         tuple(f for f in formats if f.startswith("tflite")),  # type: ignore[arg-type]
         tuple(f for f in formats if not f.startswith("tflite")),  # type: ignore[arg-type]
@@ -171,12 +180,12 @@ def outcome(cell: Cell, folder: Path) -> Outcome:
     """Carry a cell out in `folder`, which keeps what cells share. A traceback is a bug of edgepack's."""
     place = _place(cell.family, folder)
     split = logs.split_log(place)
-    model = models.model(place, logs.facts(split).items)
+    model = configured.model(place, logs.facts(split).items)
     if RECIPES[cell.technique].trains and model.why_not_trained_further:
         return Outcome(cell=cell, compressed=f"it cannot be trained further: {model.why_not_trained_further}")
     try:
-        trained = models.train(place, split, model, place.config.seed)
-        compressed = models.compress(place, split, model, trained, cell.technique)
+        trained = models.Trained(model, models.train(place, split, model, place.config.seed))
+        compressed = models.compress(place, split, trained, cell.technique)
     except EdgepackError as error:
         return Outcome(cell=cell, compressed=str(error))
     target, web = profiles()[cell.target], next(p for p in profiles().values() if p.platform == "web-wasm")
@@ -189,7 +198,7 @@ def outcome(cell: Cell, folder: Path) -> Outcome:
 def _converted(
     place: Place,
     split: Kept,
-    model: models.Model,
+    model: configured.Model,
     compressed: Kept,
     recipe: str,
     format: str,
@@ -218,7 +227,7 @@ def _disagrees(place: Place, split: Kept, compressed: Kept, made: Kept, engine: 
     kind = "int8" if "int8" in facts.format else "plain"
     reference = np.load(compressed.path / f"reference_{kind}.npy")
     try:
-        found = scores(engine, path, logs.parity_histories(place, split))
+        found = scores(engine, path, logs.parity_rows(place, split))
     except EdgepackError as error:
         return str(error)
     return str(parity.check(reference, found, facts.format).reason)
@@ -227,6 +236,8 @@ def _disagrees(place: Place, split: Kept, compressed: Kept, made: Kept, engine: 
 def _place(family: str, folder: Path) -> Place:
     shop = DataConfig(shop=ShopConfig(items=ITEMS, users=200, seed=7))
     named = {"file": OWN[family]} if family in OWN else {"family": family, "hyper": _small(family)}
+    if family in SEARCHES:
+        named |= {"query_length": 6, "query_buckets": 64}
     config = Config(
         name="support",
         data=shop,
