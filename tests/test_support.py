@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgepack.compress.recipes import RECIPES
-from edgepack.stages import models
+from edgepack.stages import configured
 from tests.proofs import support
 from tests.proofs.support import WORKS, Cell
 
@@ -21,7 +21,7 @@ def test_every_pair_that_can_be_combined_stands_in_the_results() -> None:
 
 def test_every_family_recipe_and_format_of_the_code_is_an_axis() -> None:
     whole = support.axes()
-    assert {"sasrec", "mf", "neumf", "gru4rec", "bert4rec"} <= set(models.families()) <= set(whole.family)
+    assert {"sasrec", "mf", "neumf", "gru4rec", "bert4rec"} <= set(configured.families()) <= set(whole.family)
     assert {name for names in support.techniques().values() for name in names} == set(RECIPES)
     assert set(whole.technique) == set(support.techniques())
     assert {"tflite-float32", "tflite-int8"} <= set(whole.tflite)
