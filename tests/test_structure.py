@@ -26,7 +26,7 @@ FLOORS = [
     {"evaluate", "bundle", "latency"},
     {"train", "compress", "convert", "measure", "calibrate", "embed", "report"},
     {"stages", "health", "terminal", "checking"},
-    {"ship", "control", "measuring", "calibrating", "planning"},
+    {"ship", "control", "measuring", "calibrating", "planning", "advising"},
     {"build"},
     {"cli"},
     {"__main__", "__init__"},  # the package's own names are only looked up when asked for

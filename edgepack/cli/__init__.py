@@ -99,7 +99,7 @@ def cli() -> None:
 for _command in (
     *(tools.doctor, tools.setup, tools.targets),
     *(building.data, building.train, building.build_command),
-    *(measuring.measure, measuring.explain),
+    *(measuring.measure, measuring.explain, measuring.advise),
     calibrating.calibrate,
     *(bundles.check, bundles.inspect, bundles.report),
 ):

@@ -1,4 +1,4 @@
-"""`measure`, `explain`: what one model file costs, and why."""
+"""`measure`, `explain`, `advise`: what one model file costs, why, and what to try on it."""
 
 from pathlib import Path
 
@@ -50,4 +50,19 @@ def explain(model: Path, pattern: str, top: int, as_json: bool) -> int:
     with Terminal() as tell:
         target, attribution = explain_file(model, pattern, tell)
     click.echo(operators.render(attribution, target, top, as_json), nl=False)
+    return EXIT_WITHIN_BUDGET
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("-t", "--target", "patterns", multiple=True, help="Glob of target names; repeatable.")
+@json_option
+def advise(model: Path, patterns: tuple[str, ...], as_json: bool) -> int:
+    """Say what the bytes of a .keras, .h5, .tflite or .onnx MODEL are, what to try, and what it should bring.
+
+    Example: edgepack advise model.keras -t 'android-*'
+    """
+    from edgepack import advising
+
+    click.echo(advising.render(advising.advise(model, patterns), as_json), nl=False)
     return EXIT_WITHIN_BUDGET

@@ -30,7 +30,7 @@ from edgepack.store import Kept, Store
 RECORD = Path(__file__).parent / "results" / "support.json"
 MOST_CELLS = 60
 WORKS = "works"
-ITEMS, LENGTH = 80, 8
+ITEMS, LENGTH = 500, 8
 TECHNIQUES = ("ptq", "qat", "prune50-qat", "thin50-qat", "cluster16-qat", "prune50-cluster16-qat")
 OWN = {"own Keras": "own_model.py", "own ONNX": "own_model.onnx"}
 SEARCHES = ("twotower",)
