@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.compress.recipes import RECIPES
+from edgepack.compress.recipes import RECIPES, SETS, decoded
 from edgepack.config import Config, beside
 from edgepack.errors import ConfigError, did_you_mean
 from edgepack.latency.as_target import named_profiles
@@ -30,6 +30,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(config_path: Path, config: Config, patterns: tuple[str, ...] = ()) -> Plan:
     """Resolve targets, budgets and candidates. Raises ConfigError for a name that is not known."""
+    compress = msgspec.structs.replace(config.compress, recipes=decoded(config.compress.recipes))
+    config = msgspec.structs.replace(config, compress=compress)
     own = beside(config_path, config.targets.folder) if config.targets.folder else None
     profiles = named_profiles(patterns or config.targets.names, own)
     for recipe in config.compress.recipes:
@@ -37,8 +39,8 @@ def plan(config_path: Path, config: Config, patterns: tuple[str, ...] = ()) -> P
             raise ConfigError(
                 f"compress.recipes '{recipe}'",
                 "no such recipe",
-                allowed=f"known are {', '.join(RECIPES)}",
-                remedy=f"{did_you_mean(recipe, list(RECIPES))}Correct or delete it.",
+                allowed=f"known are {', '.join([*SETS, *RECIPES])}",
+                remedy=f"{did_you_mean(recipe, [*SETS, *RECIPES])}Correct or delete it.",
             )
     _check_teacher(config)
     return Plan(

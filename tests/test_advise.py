@@ -105,3 +105,18 @@ def test_a_file_without_weights_is_refused_in_one_sentence(tmp_path):
 
     with pytest.raises(ConvertError, match=r"own\.py.*Save the model as \.keras"):
         advising.advise(tmp_path / "own.py", ())
+
+
+def test_a_named_set_decodes_into_recipes_that_exist_and_nothing_is_tried_twice(tmp_path):
+    from edgepack.compress.recipes import SETS, decoded
+    from edgepack.config import load_config
+    from edgepack.planning import plan, render_plan
+
+    assert set(SETS) == {"lossless", "fast", "balanced", "smallest"}
+    assert {name for names in SETS.values() for name in names} <= set(RECIPES)
+    assert decoded(("balanced", "qat", "fast")) == ("ptq", "qat")
+    path = tmp_path / "edgepack.toml"
+    path.write_text('[data.shop]\nitems = 500\n[compress]\nrecipes = ["balanced"]\n')
+    planned = plan(path, load_config(path), ("android-arm64-low",))
+    assert {recipe for recipe, _ in planned.candidates["android-arm64-low"]} == {"float", "ptq", "qat"}
+    assert "recipes float, ptq, qat" in render_plan(planned, as_json=False)

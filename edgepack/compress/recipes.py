@@ -157,3 +157,18 @@ _GUIDED = [_guided(recipe, f"guided-{recipe.name}", False) for recipe in _PLAIN 
 _DISTILLED = [_guided(recipe, f"distil-{recipe.name}".removesuffix("-float"), True) for recipe in _PLAIN]
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_PLAIN, *_GUIDED, *_DISTILLED)}
+
+SETS: dict[str, tuple[str, ...]] = {
+    "lossless": ("float",),
+    "fast": ("ptq",),
+    "balanced": ("ptq", "qat"),
+    "smallest": ("qat", "guided-qat", "guided-prune50-qat", "guided-cluster16-qat"),
+}
+"""Names for what most people want, and the recipes that they stand for. `lossless` ships float files, `fast`
+trains nothing, `balanced` lets training mend what rounding costs, and `smallest` tries all that is smaller:
+what loses too much is not chosen."""
+
+
+def decoded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return recipe names with the names of SETS replaced by what they stand for, each once."""
+    return tuple(dict.fromkeys(one for name in names for one in SETS.get(name, (name,))))
