@@ -20,7 +20,7 @@ PACKAGE = ROOT / "edgepack"
 FLOORS = [
     {"errors"},
     {"config", "profiles", "results"},
-    {"store", "proc", "keras2", "budget"},
+    {"store", "proc", "keras2", "budget", "levels"},
     {"tools"},
     {"data", "models", "runtimes"},
     {"evaluate", "bundle", "latency"},

@@ -6,8 +6,10 @@ swaps the layer's config for one that forgets its zeros. Here every layer gets i
 and nothing is rearranged.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from edgepack.compress.tables.grid import GridQuantizer, Rule
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
@@ -95,21 +97,32 @@ class ZeroKeepingQuantizer(_quantizers.LastValueQuantizer):  # type: ignore[misc
 
 
 class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc]
-    """One layer's part: which weights are rounded, whether zeros must stay, whether the output is rounded."""
+    """One layer's part: which weights are rounded, whether zeros must stay, whether the output is rounded.
 
-    def __init__(self, weights: tuple[str, ...], keep_zeros: bool, output: bool) -> None:
+    `rules`, by a weight's name, puts weights on a coarse grid instead of 8 bits.
+    """
+
+    def __init__(
+        self,
+        weights: tuple[str, ...],
+        keep_zeros: bool,
+        output: bool,
+        rules: Mapping[str, Rule] | None = None,
+    ) -> None:
         self.weights, self.keep_zeros, self.output = tuple(weights), keep_zeros, output
+        self.rules = rules or {}
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the config."""
-        return {"weights": list(self.weights), "keep_zeros": self.keep_zeros, "output": self.output}
+        own = {"weights": list(self.weights), "keep_zeros": self.keep_zeros, "output": self.output}
+        return {**own, "rules": dict(self.rules)}
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """Return the weights with a quantizer each: one scale for the tensor, zero point 0, -127..127.
 
         One scale for a table as for a Dense kernel is what lets tied weights be stored once.
         """
-        return [(getattr(layer, name), self._weight_quantizer()) for name in self.weights]
+        return [(getattr(layer, name), self._weight_quantizer(name)) for name in self.weights]
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
         """Put the rounded tensors in the weights' place for one call."""
@@ -129,13 +142,17 @@ class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc
             return []
         return [_quantizers.MovingAverageQuantizer(8, per_axis=False, symmetric=False, narrow_range=False)]
 
-    def _weight_quantizer(self) -> Any:
+    def _weight_quantizer(self, name: str) -> Any:
+        if name in self.rules:
+            return GridQuantizer(len(self.rules[name].steps), self.rules[name].levels)
         if self.keep_zeros:
             return ZeroKeepingQuantizer()
         return _quantizers.LastValueQuantizer(8, per_axis=False, symmetric=True, narrow_range=True)
 
 
-def scheme_of(layer: Any, *, keep_zeros: bool, float_output: bool) -> LayerScheme | None:
+def scheme_of(
+    layer: Any, *, keep_zeros: bool, float_output: bool, rules: Mapping[str, Rule] | None = None
+) -> LayerScheme | None:
     """Return how `layer` is quantized, None when it only passes values on or gives ids.
 
     A class of the user's own takes part through `get_quantizable_weights`. Raises ConvertError naming
@@ -148,7 +165,7 @@ def scheme_of(layer: Any, *, keep_zeros: bool, float_output: bool) -> LayerSchem
         raise _unsupported(layer)
     # A looked-up row has the table's own scale: rounding it again would only add error.
     output = not float_output and not isinstance(layer, _layers.Embedding)
-    return LayerScheme(weights, keep_zeros, output)
+    return LayerScheme(weights, keep_zeros, output, rules)
 
 
 def _gives_floats(layer: Any) -> bool:

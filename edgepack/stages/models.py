@@ -205,6 +205,7 @@ def _carried_out(
 
     from edgepack.compress import steps
     from edgepack.compress.recipes import RECIPES
+    from edgepack.data.split import load_split
     from edgepack.train import fit
 
     if model.onnx is not None:
@@ -216,6 +217,7 @@ def _carried_out(
         np.save(folder / "reference_int8.npy", scores)
         return
     finetune, steps_per_epoch = _finetune(place, split, model, recipe_name)
+    whole, _ = load_split(split.path)
     steps.compress(
         model.build,
         trained.path / "weights.npz",
@@ -224,6 +226,7 @@ def _carried_out(
         steps_per_epoch=steps_per_epoch,
         finetune=finetune,
         work=folder,
+        popularity=np.bincount(whole.train.items, minlength=whole.item_count + 1),
     )
     histories = parity_histories(place, split)
     for quantized, name in ((False, "reference_plain.npy"), (True, "reference_int8.npy")):
