@@ -99,7 +99,10 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """One model file. `ops` lists "NAME vVERSION x COUNT"; `table_bytes` is the embedding tables' share."""
+    """One model file. `ops` lists "NAME vVERSION x COUNT"; `table_bytes` is the embedding tables' share.
+
+    `broken_promises` has a sentence for each table that takes more bytes than the format promises.
+    """
 
     recipe: str
     format: str
@@ -111,6 +114,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     table_bytes: int
     ops: tuple[str, ...]
     zero_share: dict[str, float]
+    broken_promises: tuple[str, ...] = ()
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import platform
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -259,11 +259,18 @@ def pack(
 def _recipe(name: str) -> dict[str, bool | int | float | str]:
     from edgepack.compress.recipes import RECIPES
 
-    flat: dict[str, bool | int | float | str] = {"name": name}
-    for step, settings in msgspec.to_builtins(RECIPES[name]).items():
-        if isinstance(settings, dict):
-            flat |= {f"{step}.{key}": _scalar(value) for key, value in settings.items()}
-    return flat
+    return dict(_flat("", msgspec.to_builtins(RECIPES[name])))
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, bool | int | float | str]]:
+    """Yield the values in nested settings by their paths: `tables.network.levels`, `tables.bands.0.share`."""
+    if isinstance(value, list | tuple):
+        value = {str(index): inner for index, inner in enumerate(value)}
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{path}.{key}" if path else key, inner)
+    elif value is not None:
+        yield path, value
 
 
 def _scalar(value: Any) -> bool | int | float | str:

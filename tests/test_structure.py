@@ -20,7 +20,7 @@ PACKAGE = ROOT / "edgepack"
 FLOORS = [
     {"errors"},
     {"config", "profiles", "results", "rows"},
-    {"store", "proc", "keras2", "budget", "ranges"},
+    {"store", "proc", "keras2", "budget", "ranges", "levels"},
     {"tools"},
     {"data", "models", "runtimes"},
     {"evaluate", "bundle", "latency"},

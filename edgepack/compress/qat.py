@@ -4,13 +4,14 @@ A wrapped model is never loaded from a Keras file (TF-MOT cannot read back what 
 model again, wrap it, load the weights (`edgepack.compress.weights`).
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.compress.schemes import PASSING, LayerScheme, rounded_weights, scheme_of
+from edgepack.compress.tables import grid
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
@@ -20,6 +21,9 @@ from edgepack.rows import Rows, part, row_count
 
 _CALIBRATION_ROWS = 16
 
+Rules = Mapping[str, Mapping[str, grid.Rule]]
+"""What stands on a coarse grid: layer -> variable -> rule."""
+
 
 def wrap(
     model: Any,
@@ -28,13 +32,15 @@ def wrap(
     float_outputs: bool,
     keep_clusters: bool = False,
     float_layers: Collection[str] = (),
+    rules: Rules | None = None,
 ) -> Any:
     """Return a copy of `model`, weights included, whose layers round to 8 bits as `schemes` says.
 
     `model` is a functional Keras 2 model. With `keep_zeros` pruned weights stay pruned, with
     `keep_clusters` equal ones of a layer stay equal. Layers named in `float_layers` are not rounded. With
     `float_outputs` the layers that give the model's outputs are not rounded there: 256 levels are too
-    few to rank a catalogue by. This is TF-MOT's `quantize_apply` without its rearranging of layers.
+    few to rank a catalogue by. Weights in `rules` are rounded by those. This is TF-MOT's `quantize_apply`
+    without its rearranging of layers.
 
     Raises ConvertError naming a layer of a class that cannot be quantized.
     """
@@ -45,12 +51,38 @@ def wrap(
         if layer.name in float_layers:
             return layer.__class__.from_config(layer.get_config())
         scheme = scheme_of(
-            layer, keep_zeros=keep_zeros, float_output=layer.name in last, keep_clusters=keep_clusters
+            layer,
+            keep_zeros=keep_zeros,
+            float_output=layer.name in last,
+            keep_clusters=keep_clusters,
+            rules=(rules or {}).get(layer.name),
         )
         copy = layer.__class__.from_config(_int8_config(layer))
         return copy if scheme is None else _wrapper(copy, scheme)
 
-    return _copied(model, wrapped)
+    return _with_steps(_copied(model, wrapped), rules or {})
+
+
+def wrap_grids(model: Any, rules: Rules) -> Any:
+    """Return a copy of `model`, weights included, whose weights in `rules` are rounded, and nothing else.
+
+    Raises ConvertError for a model that is not functional.
+    """
+    _require_functional(model)
+
+    def wrapped(layer: Any) -> Any:
+        copy = layer.__class__.from_config(layer.get_config())
+        own = rules.get(layer.name)
+        return copy if own is None else _wrapper(copy, LayerScheme(tuple(own), False, False, rules=own))
+
+    return _with_steps(_copied(model, wrapped), rules)
+
+
+def bake(wrapped: Any) -> None:
+    """Put every weight that has a grid on it for good, where 8 bits then keep it as it is."""
+    for weight, quantizer, variables in _rounded(wrapped):
+        if isinstance(quantizer, grid.GridQuantizer):
+            weight.assign(quantizer(weight, False, weights=variables))
 
 
 def wrap_tables(model: Any, tied: Collection[str], float_layers: Collection[str] = ()) -> Any:
@@ -103,10 +135,12 @@ def _seen(
 
 
 def refresh_weight_ranges(wrapped: Any) -> None:
-    """Set the ranges of all rounded weights from the weights as they are now."""
-    for layer in wrapped.layers:
-        for weight, quantizer, ranges in getattr(layer, "_weight_vars", ()):
-            quantizer(weight, True, weights=ranges)
+    """Set the ranges of all rounded weights from the weights as they are now.
+
+    One on a coarse grid has its outermost level at ±127, where the converter puts it: levels stay apart.
+    """
+    for weight, quantizer, ranges in _rounded(wrapped):
+        quantizer(weight, True, weights=ranges)
 
 
 def quantized_table(wrapped: Any, table: str) -> Callable[[], Any]:
@@ -134,6 +168,21 @@ def weight_scales(wrapped: Any) -> dict[str, float]:
             variable = weight.name.split("/")[-1].split(":")[0]
             scales[f"{bare_name(layer.name)}/{variable}"] = float(ranges["max_var"].numpy()) / 127
     return scales
+
+
+def _rounded(wrapped: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    """Yield each rounded weight with its quantizer and that quantizer's variables."""
+    for layer in wrapped.layers:
+        yield from getattr(layer, "_weight_vars", ())
+
+
+def _with_steps(wrapped: Any, rules: Rules) -> Any:
+    for layer in wrapped.layers:
+        own = list(rules.get(bare_name(layer.name), {}).values())
+        found = [v["steps"] for _, _, v in getattr(layer, "_weight_vars", ()) if "steps" in v]
+        for variable, rule in zip(found, own, strict=True):
+            variable.assign(rule.steps)
+    return wrapped
 
 
 def _copied(model: Any, clone_function: Callable[[Any], Any]) -> Any:

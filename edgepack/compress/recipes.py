@@ -70,6 +70,42 @@ class PostTraining(msgspec.Struct, frozen=True, kw_only=True):
     float_layers: tuple[str, ...] = ()
 
 
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """Which values a weight may take: whole multiples of a step, at most `levels` of them to either side.
+
+    `levels` 7 is 4 bits, 3 is 3 bits, 1 ternary; 127 leaves the range to the weights. `step` is in standard
+    deviations of the tensor as it was trained, 0 for the step of least squared error.
+    """
+
+    levels: int = 127
+    step: float = 0.0
+
+
+class Band(msgspec.Struct, frozen=True, kw_only=True):
+    """A `share` (0..1) of the items, by popularity, whose rows have `multiple` times the finest step."""
+
+    share: float
+    multiple: int
+
+
+class Tables(msgspec.Struct, frozen=True, kw_only=True):
+    """How item table and kernels are stored, and the fine-tuning that gets them used to it.
+
+    `rank_share` > 0 turns the table into its principal axes and keeps that share of them (1: all, for the
+    grid's sake; it needs a model that looks up and scores with one table). `table` is the grid of embedding
+    tables, `network` that of Dense kernels and positions, None leaves either at 8 bits. `bands`, most
+    popular items first, gives rows of the table coarser steps. Nothing is trained with `epochs` 0.
+    """
+
+    rank_share: float = 0.0
+    table: Grid | None = None
+    network: Grid | None = None
+    bands: tuple[Band, ...] = ()
+    epochs: int = 8
+    learning_rate: float = 1e-3
+    distil: bool = False
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """The steps between a float model and its artifacts; None leaves a step out.
 
@@ -80,6 +116,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     distil: bool = False
     thinning: Thinning | None = None
     pruning: Pruning | None = None
+    tables: Tables | None = None
     clustering: Clustering | None = None
     quantization: QuantizationAware | None = None
     post_training: PostTraining | None = None
@@ -107,7 +144,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def trainings(self) -> "tuple[Training, ...]":
         """The steps that change the weights by training."""
-        steps = (self.thinning, self.pruning, self.clustering, self.quantization)
+        steps = (self.thinning, self.pruning, self.tables, self.clustering, self.quantization)
         return tuple(step for step in steps if step is not None)
 
     @property
@@ -116,8 +153,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         return self.name in ("float", "distil")
 
 
-Training = Thinning | Pruning | Clustering | QuantizationAware
-_TRAININGS = ("thinning", "pruning", "clustering", "quantization")
+Training = Thinning | Pruning | Tables | Clustering | QuantizationAware
+_TRAININGS = ("thinning", "pruning", "tables", "clustering", "quantization")
 
 
 def _guided(recipe: Recipe, name: str, distil: bool) -> Recipe:
@@ -131,6 +168,7 @@ def _guided(recipe: Recipe, name: str, distil: bool) -> Recipe:
 
 
 _QAT = QuantizationAware()
+_4BIT, _3BIT = Grid(levels=7), Grid(levels=3)
 _PLAIN = (
     Recipe(name="float"),
     Recipe(name="ptq"),
@@ -151,6 +189,13 @@ _PLAIN = (
     Recipe(name="cluster16-qat", clustering=Clustering(), quantization=_QAT),
     Recipe(name="cluster32-qat", clustering=Clustering(clusters=32), quantization=_QAT),
     Recipe(name="prune50-cluster16-qat", pruning=Pruning(), clustering=Clustering(), quantization=_QAT),
+    Recipe(name="table-4bit-qat", tables=Tables(table=_4BIT, network=_4BIT), quantization=_QAT),
+    Recipe(name="table-3bit-qat", tables=Tables(table=_3BIT, network=_4BIT), quantization=_QAT),
+    Recipe(
+        name="table-axes-qat",
+        tables=Tables(rank_share=1.0, table=Grid(step=1.5), network=_4BIT),
+        quantization=_QAT,
+    ),
 )
 # `guided-qat`: the float model is its own teacher. `distil-qat`: [teacher] is, from the float student on.
 _GUIDED = [_guided(recipe, f"guided-{recipe.name}", False) for recipe in _PLAIN if recipe.trains]
@@ -162,7 +207,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "lossless": ("float",),
     "fast": ("ptq",),
     "balanced": ("ptq", "qat"),
-    "smallest": ("qat", "guided-qat", "guided-prune50-qat", "guided-cluster16-qat"),
+    "smallest": ("qat", "guided-qat", "guided-table-4bit-qat", "guided-table-3bit-qat"),
 }
 """Names for what most people want, and the recipes that they stand for. `lossless` ships float files, `fast`
 trains nothing, `balanced` lets training mend what rounding costs, and `smallest` tries all that is smaller:

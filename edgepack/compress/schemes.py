@@ -6,8 +6,10 @@ swaps the layer's config for one that forgets its zeros. Here every layer gets i
 and nothing is rearranged.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from edgepack.compress.tables.grid import GridQuantizer, Rule
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
@@ -134,25 +136,33 @@ class _SharingQuantizer(_quantizers.Quantizer):  # type: ignore[misc, name-defin
 
 
 class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc]
-    """One layer's part: which weights are rounded, whether zeros must stay, whether the output is rounded."""
+    """One layer's part: which weights are rounded, whether zeros must stay, whether the output is rounded.
+
+    `rules`, by a weight's name, puts weights on a coarse grid instead of 8 bits.
+    """
 
     def __init__(
-        self, weights: tuple[str, ...], keep_zeros: bool, output: bool, keep_clusters: bool = False
+        self,
+        weights: tuple[str, ...],
+        keep_zeros: bool,
+        output: bool,
+        keep_clusters: bool = False,
+        rules: Mapping[str, Rule] | None = None,
     ) -> None:
         self.weights, self.keep_zeros, self.output = tuple(weights), keep_zeros, output
-        self.keep_clusters = keep_clusters
+        self.keep_clusters, self.rules = keep_clusters, rules or {}
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the config."""
         own = {"keep_zeros": self.keep_zeros, "keep_clusters": self.keep_clusters, "output": self.output}
-        return {"weights": list(self.weights), **own}
+        return {"weights": list(self.weights), **own, "rules": dict(self.rules)}
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         """Return the weights with a quantizer each: one scale for the tensor, zero point 0, -127..127.
 
         One scale for a table as for a Dense kernel is what lets tied weights be stored once.
         """
-        return [(getattr(layer, name), self._weight_quantizer()) for name in self.weights]
+        return [(getattr(layer, name), self._weight_quantizer(name)) for name in self.weights]
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
         """Put the rounded tensors in the weights' place for one call."""
@@ -172,7 +182,9 @@ class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc
             return []
         return [_quantizers.MovingAverageQuantizer(8, per_axis=False, symmetric=False, narrow_range=False)]
 
-    def _weight_quantizer(self) -> Any:
+    def _weight_quantizer(self, name: str) -> Any:
+        if name in self.rules:
+            return GridQuantizer(len(self.rules[name].steps), self.rules[name].levels)
         if self.keep_clusters:
             return ClusterKeepingQuantizer()
         if self.keep_zeros:
@@ -181,7 +193,7 @@ class LayerScheme(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc
 
 
 class _SharedScheme(LayerScheme):
-    def _weight_quantizer(self) -> Any:
+    def _weight_quantizer(self, name: str) -> Any:
         return _SharingQuantizer()
 
 
@@ -191,7 +203,12 @@ def shared_scheme(weight: str) -> LayerScheme:
 
 
 def scheme_of(
-    layer: Any, *, keep_zeros: bool, float_output: bool, keep_clusters: bool = False
+    layer: Any,
+    *,
+    keep_zeros: bool,
+    float_output: bool,
+    keep_clusters: bool = False,
+    rules: Mapping[str, Rule] | None = None,
 ) -> LayerScheme | None:
     """Return how `layer` is quantized, None when it only passes values on or gives ids.
 
@@ -207,7 +224,7 @@ def scheme_of(
     output = not float_output and not isinstance(layer, _layers.Embedding)
     # Clusters are those of Dense kernels and tables; a positional table has none.
     keep_clusters = keep_clusters and isinstance(layer, (_layers.Dense, _layers.Embedding))
-    return LayerScheme(weights, keep_zeros, output, keep_clusters)
+    return LayerScheme(weights, keep_zeros, output, keep_clusters, rules)
 
 
 def _gives_floats(layer: Any) -> bool:

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.compress import cluster, equalize, prune, qat, thin
-from edgepack.compress.recipes import Clustering, PostTraining, Pruning, QuantizationAware, Recipe, Thinning
+from edgepack.compress.recipes import (
+    Clustering,
+    PostTraining,
+    Pruning,
+    QuantizationAware,
+    Recipe,
+    Tables,
+    Thinning,
+)
+from edgepack.compress.tables import formats
 from edgepack.compress.weights import load_weights, save_weights
 from edgepack.models.folding import shipped
 from edgepack.models.graphs import Graphs, transfer
@@ -22,6 +31,7 @@ _RECIPE = "recipe.json"
 _THINNED = "thinned.npz"
 _PRUNED = "pruned.npz"
 _CLUSTERED = "clustered.npz"
+_GRIDDED = "gridded.npz"
 _CORRECTIONS = "bias_corrections.npz"
 
 
@@ -56,13 +66,15 @@ def compress(
     steps_per_epoch: int,
     finetune: Finetune,
     work: Path,
+    popularity: NDArray[np.int64] | None = None,
 ) -> None:
     """Carry out `recipe` and leave its result in the folder `work`, for `restore`.
 
     `build` makes the untrained graphs, `weights` are those of its training graph after float training
     (as `save_weights` wrote them), `calibration` is int32 [n, L] real rows an input, `steps_per_epoch` the
-    optimizer's. `work` may hold what a killed attempt left. A user's model that is its own serving
-    graph is given as Graphs(model, model, "", None).
+    optimizer's; `popularity` int64 [V + 1] counts the training events of each item. `work` may hold what a
+    killed attempt left. A user's model that is its own serving graph is given as
+    Graphs(model, model, "", None).
 
     Raises ConvertError for a layer that a step of the recipe cannot take.
     """
@@ -74,12 +86,17 @@ def compress(
         graphs = _thin(graphs, recipe.thinning, calibration, finetune, work)
     if recipe.pruning is not None:
         _prune(graphs, recipe.pruning, steps_per_epoch, finetune, work)
+    rules: qat.Rules = {}
+    if recipe.tables is not None:
+        graphs = formats.shaped(graphs, recipe.tables)
+        rules = formats.rules(graphs.training, recipe.tables, popularity)
+        _put_on_grids(graphs, recipe.tables, rules, finetune, work)
     if recipe.clustering is not None:
         _cluster(graphs, recipe, recipe.clustering, finetune, work)
     _to_serving(graphs)
     serving = graphs.serving
     if recipe.quantization is not None:
-        serving = _quantize(graphs, recipe, recipe.quantization, calibration, finetune, work)
+        serving = _quantize(graphs, recipe, recipe.quantization, rules, calibration, finetune, work)
     elif recipe.post_training is not None:
         serving = _calibrated(graphs, recipe, recipe.post_training, calibration)
         if recipe.post_training.bias_correction:
@@ -87,9 +104,9 @@ def compress(
             np.savez(work / _CORRECTIONS, **equalize.bias_corrections(serving, graphs.serving, calibration))
     save_weights(serving, work / _SERVING)
     write_atomic(work / _RECIPE, msgspec.json.encode(recipe))
-    for name in (_THINNED, _PRUNED, _CLUSTERED):
+    for name in (_THINNED, _PRUNED, _GRIDDED, _CLUSTERED):
         (work / name).unlink(missing_ok=True)
-    for step in ("thin", "prune", "cluster", "qat"):
+    for step in ("thin", "prune", "tables", "cluster", "qat"):
         shutil.rmtree(work / step, ignore_errors=True)
 
 
@@ -108,6 +125,8 @@ def restore(
     graphs = shipped(build())
     if recipe.thinning is not None:
         graphs = thin.reshaped(graphs, recipe.thinning.share)
+    if recipe.tables is not None:
+        graphs = formats.shaped(graphs, recipe.tables)
     serving = graphs.serving
     if not quantized or not recipe.wraps:
         load_weights(serving, folder / _SERVING)
@@ -180,7 +199,12 @@ def _cluster(graphs: Graphs, recipe: Recipe, settings: Clustering, finetune: Fin
 
 
 def _wrapped(
-    model: Any, recipe: Recipe, *, float_outputs: bool = True, float_layers: Collection[str] = ()
+    model: Any,
+    recipe: Recipe,
+    *,
+    float_outputs: bool = True,
+    float_layers: Collection[str] = (),
+    rules: qat.Rules | None = None,
 ) -> Any:
     return qat.wrap(
         model,
@@ -188,13 +212,36 @@ def _wrapped(
         keep_clusters=recipe.clustering is not None,
         float_outputs=float_outputs,
         float_layers=float_layers,
+        rules=rules,
     )
+
+
+def _put_on_grids(graphs: Graphs, settings: Tables, rules: qat.Rules, finetune: Finetune, work: Path) -> None:
+    if (work / _GRIDDED).exists():
+        load_weights(graphs.training, work / _GRIDDED)
+        return
+    wrapped = qat.wrap_grids(graphs.training, rules)
+    if settings.epochs:
+        encoder = graphs.tied is not None
+        finetune(
+            _with_training(graphs, wrapped),
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            keep_last=False,
+            distil=settings.distil,
+            table=formats.table_of(wrapped, graphs.table) if encoder else None,
+            work=_folder(work / "tables"),
+        )
+    qat.bake(wrapped)
+    transfer(wrapped, graphs.training, table="", tied=None)
+    save_weights(graphs.training, work / _GRIDDED)
 
 
 def _quantize(
     graphs: Graphs,
     recipe: Recipe,
     settings: QuantizationAware,
+    rules: qat.Rules,
     calibration: NDArray[np.int32] | Rows,
     finetune: Finetune,
     work: Path,
@@ -203,12 +250,13 @@ def _quantize(
     serving = _wrapped(graphs.serving, recipe)
     qat.calibrate(serving, graphs.serving, calibration)
     training = serving
-    if graphs.training is not graphs.serving:
+    alone = graphs.training is graphs.serving
+    if rules or not alone:
         # An encoder's output is rounded: in the file it is what the int8 scores layer reads.
-        training = _wrapped(graphs.training, recipe, float_outputs=not encoder)
+        training = _wrapped(graphs.training, recipe, float_outputs=not encoder, rules=rules)
         transfer(serving, training, table=graphs.table, tied=None)
     finetune(
-        Graphs(training, serving, graphs.table, graphs.tied),
+        Graphs(training, training if alone else serving, graphs.table, graphs.tied),
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=False,
@@ -216,6 +264,7 @@ def _quantize(
         table=qat.quantized_table(training, graphs.table) if encoder else None,
         work=_folder(work / "qat"),
     )
+    qat.bake(training)
     if training is not serving:
         qat.carry(training, serving, table=graphs.table, tied=graphs.tied)
     qat.refresh_weight_ranges(serving)

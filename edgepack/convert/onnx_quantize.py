@@ -3,8 +3,9 @@
 Only products with a stored matrix and look-ups in a stored table are quantized. Masks, softmax, residuals
 and normalization stay float, so that a large negative mask never eats the range of a quantized tensor, and
 scores come out of an int32 accumulator, so that they do not tie. Weights are symmetric (zero stays zero):
-one scale per column for a matrix that is only multiplied with, one scale for a table. A table that is both
-looked up and multiplied with is stored once, transposed, because integer products cannot transpose.
+one scale per column for a matrix that is only multiplied with, one scale for a table and for what lies on
+a coarse grid. A table that is both looked up and multiplied with is stored once, transposed, because integer
+products cannot transpose.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgepack.convert.onnx_graph import ANONYMOUS, Array, Graph, attribute, ranks, to_bytes
+from edgepack.levels import step_of
 from edgepack.ranges import Method, Ranges, chosen
 from edgepack.rows import Rows, named, row_count
 
@@ -241,10 +243,17 @@ def _stored(graph: Graph, products: dict[str, Product], float_layers: Collection
         values = np.ascontiguousarray(array.T) if is_transposed else array
         is_product_only = len(turns) == 1 and all(node.output[0] in products for node in readers)
         # A scale a column would make other values of one cluster in every column.
-        is_by_column = is_product_only and len(np.unique(array)) > _MOST_CLUSTERS
-        peaks = np.abs(values).max(axis=0 if is_by_column else None)
-        scale = np.where(peaks > 0, peaks / 127, 1).astype(np.float32)
+        scale = _scale(values, by_column=is_product_only and len(np.unique(array)) > _MOST_CLUSTERS)
         yield Stored(name, np.rint(values / scale).clip(-127, 127).astype(np.int8), scale, is_transposed)
+
+
+def _scale(values: Array, *, by_column: bool) -> NDArray[np.float32]:
+    step = step_of(values)
+    if step is not None:
+        # Few levels deflate well, which a scale per column would undo.
+        return np.asarray(step, np.float32)
+    peaks = np.abs(values).max(axis=0 if by_column else None)
+    return np.asarray(np.where(peaks > 0, peaks / 127, 1), np.float32)
 
 
 def _looked_up(node: onnx.NodeProto, weight: Stored) -> Nodes:

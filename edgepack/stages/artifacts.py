@@ -160,7 +160,7 @@ def _described(name: str, data: bytes, readable: bytes, recipe: str, format: str
 
     import brotli
 
-    from edgepack.convert import describe
+    from edgepack.convert import describe, promises
 
     facts = describe.describe(readable, format)
     return Artifact(
@@ -174,4 +174,5 @@ def _described(name: str, data: bytes, readable: bytes, recipe: str, format: str
         table_bytes=facts.table_bytes,
         ops=facts.ops,
         zero_share=facts.zero_share,
+        broken_promises=promises.broken(readable, format),
     )

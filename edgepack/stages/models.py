@@ -179,6 +179,7 @@ def _carried_out(
 
     from edgepack.compress import steps
     from edgepack.compress.recipes import RECIPES
+    from edgepack.data.split import load_split
     from edgepack.train import fit
 
     model = trained.model
@@ -191,6 +192,7 @@ def _carried_out(
         np.save(folder / "reference_int8.npy", scores)
         return
     finetune, steps_per_epoch = _finetune(place, split, model, recipe_name, teacher)
+    whole, _ = load_split(split.path)
     steps.compress(
         model.build,
         trained.weights.path / "weights.npz",
@@ -199,6 +201,7 @@ def _carried_out(
         steps_per_epoch=steps_per_epoch,
         finetune=finetune,
         work=folder,
+        popularity=np.bincount(whole.train.items, minlength=whole.item_count + 1),
     )
     rows = parity_rows(place, split)
     for quantized, name in ((False, "reference_plain.npy"), (True, "reference_int8.npy")):

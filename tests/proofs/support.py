@@ -31,7 +31,7 @@ RECORD = Path(__file__).parent / "results" / "support.json"
 MOST_CELLS = 60
 WORKS = "works"
 ITEMS, LENGTH = 500, 8
-TECHNIQUES = ("ptq", "qat", "prune50-qat", "thin50-qat", "cluster16-qat", "prune50-cluster16-qat")
+TECHNIQUES = ("ptq", "qat", "prune50-qat", "thin50-qat", "cluster16-qat", "table-4bit-qat")
 OWN = {"own Keras": "own_model.py", "own ONNX": "own_model.onnx"}
 SEARCHES = ("twotower",)
 # A model that came as ONNX has no training graph; what needs one is refused before any format is asked for.
@@ -84,7 +84,7 @@ def techniques() -> dict[str, tuple[str, ...]]:
 
 
 def _removes(recipe: Recipe) -> tuple[bool, ...]:
-    return tuple(step is not None for step in (recipe.thinning, recipe.pruning, recipe.clustering))
+    return tuple(step is not None for step in (recipe.thinning, recipe.pruning, recipe.clustering, recipe.tables))
 
 
 def _is_trained(name: str) -> bool:

@@ -1,0 +1,70 @@
+"""What a recipe's `Tables` means for a model: which layers it has, and which grid each weight stands on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.compress.qat import Rules, quantized_table
+from edgepack.compress.recipes import Grid, Tables
+from edgepack.compress.schemes import rounded_weights
+from edgepack.compress.tables import grid
+from edgepack.compress.tables.low_rank import low_rank, no_tied_table
+from edgepack.errors import ConvertError
+from edgepack.keras2 import keras
+from edgepack.models.graphs import Graphs, bare_name
+
+
+def shaped(graphs: Graphs, settings: Tables) -> Graphs:
+    """Return `graphs` with the layers that `settings` asks for, their weights made from those of `graphs`.
+
+    Raises ConvertError when the model cannot have them.
+    """
+    if not settings.rank_share:
+        return graphs
+    if not 0 < settings.rank_share <= 1:
+        raise ConvertError(
+            "tables.rank_share",
+            f"it is {settings.rank_share}",
+            allowed="a share of the table's width, above 0 and at most 1",
+            remedy="Correct it, or leave it out.",
+        )
+    if graphs.tied is None:
+        raise no_tied_table(graphs)
+    width = graphs.training.get_layer(graphs.table).output_dim
+    return low_rank(graphs, max(1, round(settings.rank_share * width)))
+
+
+def rules(model: Any, settings: Tables, popularity: NDArray[np.int64] | None) -> Rules:
+    """Return the rule of each weight of `model` that `settings` puts on a coarse grid.
+
+    Every Embedding takes the table's grid, everything else that is rounded the network's. Rows differ by
+    band where a table has one row for each count of `popularity` int64 [V + 1].
+    """
+    found = {}
+    for layer in model.layers:
+        is_table = isinstance(layer, keras.layers.Embedding)
+        chosen = settings.table if is_table else settings.network
+        names = rounded_weights(layer) if layer.weights else None
+        if chosen is None or not names:
+            continue
+        multiples = _multiples(layer, settings, popularity) if is_table else None
+        found[layer.name] = {name: _rule(layer, name, chosen, multiples) for name in names}
+    return found
+
+
+def table_of(wrapped: Any, table: str) -> Callable[[], Any]:
+    """Return a function that gives the rows that a loss scores against, rounded if they are in `wrapped`."""
+    layer = next(layer for layer in wrapped.layers if bare_name(layer.name) == table)
+    return quantized_table(wrapped, table) if hasattr(layer, "_weight_vars") else lambda: layer.embeddings
+
+
+def _rule(layer: Any, name: str, chosen: Grid, multiples: NDArray[np.int32] | None) -> grid.Rule:
+    return grid.rule_of(getattr(layer, name).numpy(), chosen, multiples)
+
+
+def _multiples(layer: Any, settings: Tables, popularity: NDArray[np.int64] | None) -> Any:
+    if not settings.bands or popularity is None or layer.input_dim != len(popularity):
+        return None
+    return grid.row_multiples(popularity, settings.bands)

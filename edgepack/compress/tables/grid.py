@@ -1,0 +1,101 @@
+"""Coarse grids: weights of a few levels, stored as int8, so that a download deflates to their entropy.
+
+A stock int8 kernel runs 15 levels, or 3, as it runs 255: nothing is unpacked on the device, and the file
+in the download has the bits of the levels and not of the bytes. Uniform steps with entropy coding come
+within a quarter of a bit of the best there is at a given error (Gish & Pierce, 1968).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack.compress.recipes import Band, Grid
+from edgepack.compress.tfmot import tfmot
+from edgepack.keras2 import keras, tf
+from edgepack.levels import INT8_LEVELS
+
+Array = NDArray[np.float32]
+
+_TRIED_STEPS = np.geomspace(0.02, 4.0, 80)  # standard deviations
+
+
+class Rule(NamedTuple):
+    """How one weight is rounded: to whole multiples of its rows' steps, at most `levels` of them.
+
+    `steps` is float32 [rows, 1], or [1, 1] for one step for all; each a whole multiple of the least.
+    """
+
+    steps: Array
+    levels: int
+
+
+def rule_of(values: Array, grid: Grid, multiples: NDArray[np.int32] | None = None) -> Rule:
+    """Return the rule of `values` float32 [rows, columns] under `grid`.
+
+    `multiples` int32 [rows] (of `row_multiples`) makes the steps of some rows coarser. A grid without a
+    step of its own takes the one of least squared error, found on the rows of the finest step.
+    """
+    finest = values if multiples is None else values[multiples == multiples.min()]
+    spread = float(values.std()) or 1.0
+    step = spread * grid.step if grid.step else _least_squares_step(finest, grid.levels)
+    steps = np.full((1, 1), step) if multiples is None else step * multiples[:, None].astype(np.float64)
+    return Rule(steps.astype(np.float32), grid.levels)
+
+
+def row_multiples(popularity: NDArray[np.int64], bands: Sequence[Band]) -> NDArray[np.int32]:
+    """Return the multiple of the finest step for each table row, int32 [V + 1], by the items' popularity.
+
+    `popularity` int64 [V + 1] counts how often an item was taken. The most popular `bands[0].share` of the
+    items get its `multiple`, and so on; what the bands leave over, and the padding row, goes with the last.
+    """
+    order = np.argsort(-popularity[1:], kind="stable")
+    multiples = np.full(len(popularity), bands[-1].multiple, np.int32)
+    begin = 0.0
+    for band in bands:
+        places = slice(round(begin * len(order)), round((begin + band.share) * len(order)))
+        multiples[1 + order[places]] = band.multiple
+        begin += band.share
+    return multiples
+
+
+class GridQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type: ignore[misc]
+    """TF-MOT's part of a Rule: rounds on the way forward, and lets gradients pass straight through.
+
+    A weight beyond the last level gets no gradient that would take it further.
+    """
+
+    def __init__(self, rows: int, levels: int) -> None:
+        self.rows, self.levels = rows, levels
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds the quantizer."""
+        return {"rows": self.rows, "levels": self.levels}
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Create `steps` [rows, 1]: a variable, so that a checkpoint keeps them."""
+        ones = keras.initializers.Ones()
+        return {"steps": layer.add_weight(f"{name}_steps", (self.rows, 1), initializer=ones, trainable=False)}
+
+    def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+        """Return `inputs` rounded to their grid."""
+        return on_grid(inputs, weights["steps"], self.levels)
+
+
+def on_grid(values: Any, steps: Any, levels: int) -> Any:
+    """Return `values` [rows, columns] rounded to multiples of `steps`; a gradient passes straight through."""
+    counted = tf.clip_by_value(values / steps, -float(levels), float(levels))
+    return tf.grad_pass_through(tf.round)(counted) * steps
+
+
+def _least_squares_step(values: Array, levels: int) -> float:
+    spread = float(values.std()) or 1.0
+    if levels >= INT8_LEVELS:
+        return float(np.abs(values).max() or 1.0) / INT8_LEVELS
+
+    def error(step: float) -> float:
+        rounded = np.rint(values / step).clip(-levels, levels) * step
+        return float(((rounded - values) ** 2).sum())
+
+    return min((spread * float(tried) for tried in _TRIED_STEPS), key=error)
