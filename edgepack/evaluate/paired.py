@@ -95,5 +95,7 @@ def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float
         chosen = generator.integers(0, users, (rows, users))
         # How often each user was drawn says all that a mean needs.
         flat = (chosen + users * np.arange(rows)[:, None]).ravel()
-        blocks.append(np.bincount(flat, minlength=rows * users).reshape(rows, users) @ values / users)
+        drawn = np.bincount(flat, minlength=rows * users).reshape(rows, users)
+        # Not a matrix product: BLAS would lock up when another thread starts a process meanwhile.
+        blocks.append(np.einsum("ru,uc->rc", drawn, values) / users)
     return np.concatenate(blocks)

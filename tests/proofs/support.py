@@ -84,7 +84,8 @@ def techniques() -> dict[str, tuple[str, ...]]:
 
 
 def _removes(recipe: Recipe) -> tuple[bool, ...]:
-    return tuple(step is not None for step in (recipe.thinning, recipe.pruning, recipe.clustering, recipe.tables))
+    steps = (recipe.thinning, recipe.pruning, recipe.clustering, recipe.tables)
+    return tuple(step is not None for step in steps)
 
 
 def _is_trained(name: str) -> bool:
