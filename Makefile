@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
-.PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m lint install tools system clean
+TEACHERS := proof-teacher-movielens-1m proof-teacher-amazon-beauty-bert4rec
+
+.PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
+.PHONY: $(TEACHERS) lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -56,6 +59,9 @@ proof-support: tools
 
 proof-online-retail proof-movielens-1m: proof-%: tools
 	$(BIN)/python -m tests.proofs.dataset $*
+
+$(TEACHERS): proof-teacher-%: tools
+	$(BIN)/python -m tests.proofs.teacher $*
 
 lint: install
 	$(BIN)/ruff check .

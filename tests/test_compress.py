@@ -186,9 +186,10 @@ def test_a_recurrent_kernel_is_pruned_rounded_and_stored_once(tmp_path):
 def test_the_state_of_a_gru_and_the_vector_of_the_mask_are_rounded_in_training():
     graphs = build_gru4rec()
     wrapped = qat.wrap(graphs.training, keep_zeros=False, float_outputs=False)
-    states = keras.Model(wrapped.inputs, wrapped.get_layer("quant_recurrence").layer.output)
-    assert wrapped.get_layer("quant_recurrence").layer.int8_state
-    steps_of_128 = states(tf.constant(HISTORIES)).numpy() * 128
+    recurrence = wrapped.get_layer("quant_recurrence").layer
+    assert recurrence.int8_state
+    fed = keras.Model(graphs.training.inputs, graphs.training.get_layer("recurrence").input)
+    steps_of_128 = recurrence(fed(tf.constant(HISTORIES))).numpy() * 128
     np.testing.assert_array_equal(steps_of_128, np.round(steps_of_128))
     both_ways = bert4rec.build(ITEMS, LENGTH, width=16, ffn_width=16)
     assert "mask/vector" in qat.weight_scales(

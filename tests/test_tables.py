@@ -34,7 +34,7 @@ def build(family=sasrec, **hyper):
     return graphs
 
 
-def finetune(graphs, *, epochs, learning_rate, keep_last, table, work):
+def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
     """Teach every history its own last item, 8 steps an epoch."""
     model, optimizer = graphs.training, keras.optimizers.Adam(learning_rate)
     targets = tf.constant(HISTORIES[:, -1])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from edgepack.models.folding import shipped
 
 from edgepack.compress import steps, thin
 from edgepack.compress.recipes import Recipe, Thinning
@@ -47,7 +48,7 @@ def test_what_the_lost_units_gave_on_average_stays():
 
 def test_the_file_is_smaller_by_the_units_that_went(tmp_path):
     recipe = Recipe(name="thin50-ptq", thinning=Thinning(epochs=1))
-    whole, folder = build_sasrec(), compress(build_sasrec, recipe, tmp_path)
+    whole, folder = shipped(build_sasrec()), compress(build_sasrec, recipe, tmp_path)
     serving = steps.restore(build_sasrec, folder, quantized=True)
     assert serving.get_layer(FFN[1]).kernel.shape == (16, 8)
     sizes = {}

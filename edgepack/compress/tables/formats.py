@@ -46,12 +46,16 @@ def rules(model: Any, settings: Tables, popularity: NDArray[np.int64] | None) ->
     for layer in model.layers:
         is_table = isinstance(layer, keras.layers.Embedding)
         chosen = settings.table if is_table else settings.network
-        names = rounded_weights(layer) if layer.weights else None
+        names = _matrices(layer) if layer.weights else None
         if chosen is None or not names:
             continue
         multiples = _multiples(layer, settings, popularity) if is_table else None
         found[layer.name] = {name: _rule(layer, name, chosen, multiples) for name in names}
     return found
+
+
+def _matrices(layer: Any) -> tuple[str, ...]:
+    return tuple(name for name in rounded_weights(layer) or () if len(getattr(layer, name).shape) > 1)
 
 
 def table_of(wrapped: Any, table: str) -> Callable[[], Any]:

@@ -1,0 +1,96 @@
+"""`make proof-teacher-NAME`: trains the float teacher of a public set and writes its figures to results/
+teacher-NAME.md, its curve beside them.
+
+Resumable: the store under .edgepack/proofs keeps every finished epoch and stage. The set must have been
+taken in before (`edgepack data NAME --from PATH`).
+"""
+
+import re
+import sys
+
+import msgspec
+
+from edgepack import config
+from edgepack.results import Estimate, ModelRow
+from edgepack.stages import Place, configured, figures, logs, models, versions
+from edgepack.store import Kept, Store, sha256_of, write_atomic
+from edgepack.terminal import Terminal
+from tests.proofs.dataset import HERE, ROOT, commit
+
+_CPU = re.compile(r"(\d+) CPU s")
+_STORE = ROOT / ".edgepack" / "proofs" / "store"
+_SHOWN = ("ndcg@10", "hr@10", "mrr")
+
+
+class Told:
+    """Passes progress on, and keeps the CPU seconds that a training tells in a file, across processes."""
+
+    def __init__(self, name: str, terminal: Terminal) -> None:
+        self.path, self.terminal = _STORE.parent / f"teacher-{name}.cpu", terminal
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show one line of progress."""
+        if found := _CPU.search(what):
+            write_atomic(self.path, found[1].encode())
+        self.terminal(what, done, total)
+
+    def cpu_s(self) -> str:
+        """Return the CPU seconds of the training, in words when no file tells."""
+        return self.path.read_text() if self.path.exists() else "not kept"
+
+
+def main(name: str) -> None:
+    """Train the teacher of `name`, rank with it and the baselines, write results and curve."""
+    path = HERE / "teachers" / f"{name}.toml"
+    _STORE.mkdir(parents=True, exist_ok=True)
+    with Terminal() as terminal:
+        told = Told(name, terminal)
+        place = Place(config.load_config(path), path.parent, Store(_STORE), told)
+        split = logs.split_log(place)
+        model = configured.model(place, logs.facts(split).items)
+        trained = models.train(place, split, model, place.config.seed)
+        reference = figures.float_quality(place, split, models.Trained(model, trained))
+        row = ModelRow(name=f"{model.name} (float)", kind="model", metrics=figures.metrics_of(reference))
+        rows = (row, *figures.baselines(place, split))
+    curve = (trained.path / "curve.json").read_bytes()
+    (HERE / "results" / f"teacher-{name}.json").write_bytes(curve + b"\n")
+    text = _rendered(name, place, model, trained, rows, told.cpu_s())
+    (HERE / "results" / f"teacher-{name}.md").write_text(text)
+
+
+def _rendered(
+    name: str, place: Place, model: configured.Model, trained: Kept, rows: tuple[ModelRow, ...], cpu_s: str
+) -> str:
+    found = ", ".join(f"{k} {v}" for k, v in versions("tensorflow", "tf_keras", "numpy").items())
+    hyper = msgspec.json.encode(model.identity["hyper"]).decode()
+    records = msgspec.json.decode((trained.path / "curve.json").read_bytes())
+    best = max(range(len(records)), key=lambda epoch: records[epoch]["valid_ndcg@10"])
+    lines = [
+        f"<!-- make proof-teacher-{name}; commit {commit()}; {found} -->",
+        "",
+        f"Float teacher: {model.name}, L = {place.config.model.history_length}, {hyper}, "
+        f"training {msgspec.json.encode(place.config.training).decode()}, seed {place.config.seed}.",
+        f"{cpu_s} CPU seconds; {len(records)} epochs, epoch {best + 1} kept (validation NDCG@10 "
+        f"{records[best]['valid_ndcg@10']:.4f}); test users were ranked once, at the end.",
+        f"Judged on the {figures.protocol(place)}; 95 % intervals over all test users.",
+        f"weights.npz: sha256 `{sha256_of(trained.path / 'weights.npz')}`; "
+        f"curve: [teacher-{name}.json](teacher-{name}.json).",
+        "",
+        "| model | " + " | ".join(metric.upper() for metric in _SHOWN) + " |",
+        "| --- |" + " --- |" * len(_SHOWN),
+        *(_line(row) for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: ModelRow) -> str:
+    cells = [_cell(row.metrics[m]) if m in row.metrics else row.note for m in _SHOWN]
+    return f"| {row.name} | " + " | ".join(cells) + " |"
+
+
+def _cell(found: Estimate) -> str:
+    return f"{found.value:.4f} \\[{found.low:.4f}, {found.high:.4f}\\]"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
