@@ -109,7 +109,7 @@ def test_every_matrix_has_the_levels_that_were_asked_for():
 
 def test_training_leaves_every_matrix_on_its_grid(axes):
     found = weights_of(axes[0])
-    assert len(found) == 17  # with scores and the two turns
+    assert len(found) == 13  # with scores and the two turns
     assert found["item_embedding"].shape == (ITEMS + 1, 12)
     np.testing.assert_array_equal(found["scores"], found["item_embedding"].T)
     for name, values in found.items():
