@@ -12,6 +12,7 @@ from edgepack.convert import onnx as to_onnx
 from edgepack.convert import onnx_graph, parity
 from edgepack.convert.describe import describe
 from edgepack.errors import ConvertError
+from edgepack.keras2 import keras
 from edgepack.runtimes import host
 
 ITEMS, LENGTH, WIDTH = 1_000, 12, 32
@@ -182,3 +183,12 @@ def test_an_unknown_format_gets_a_suggestion(sasrec):
 def test_bytes_that_are_not_onnx_are_refused():
     with pytest.raises(ConvertError, match="ONNX"):
         onnx_graph.parse(b"\x00\x01 not a model", "model.onnx")
+
+
+def test_a_models_only_input_is_called_history_whatever_its_author_called_it():
+    ids = keras.Input((6,), dtype="int32", name="items")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(41, 8, name="rows")(ids))
+    own = keras.Model(ids, keras.layers.Dense(41, name="scores")(pooled), name="own")
+    graph = onnx_graph.parse(to_onnx.export(own, length=6))
+    assert [value.name for value in graph.inputs] == ["history"]
+    assert [value.name for value in graph.outputs] == ["scores"]

@@ -96,7 +96,8 @@ def quantized(
 def export(serving: "keras.Model", *, length: int) -> bytes:
     """Return a serving graph as float32 ONNX in canonical form: batch 1, static shapes, one tied table.
 
-    Every integer input keeps its name; an open length becomes `length`. The output is called `scores`.
+    A single input is called `history`, several keep their names; an open length becomes `length`. The output
+    is called `scores`.
 
     Raises ConvertError naming the operator when ONNX has no counterpart for one.
     """
@@ -118,6 +119,8 @@ def export(serving: "keras.Model", *, length: int) -> bytes:
         ) from error
     graph = parse(model.SerializeToString(), f"model '{serving.name}'")
     names = {graph.outputs[0].name: "scores"} if len(graph.outputs) == 1 else {}
+    if len(graph.inputs) == 1:
+        names[graph.inputs[0].name] = "history"
     variables = {variable.name.split(":")[0]: variable.numpy() for variable in serving.weights}
     return to_bytes(tied(renamed(graph, names | _weight_names(graph, variables))))
 

@@ -79,7 +79,7 @@ def techniques() -> dict[str, tuple[str, ...]]:
     for name in TECHNIQUES:
         alike = [other for other, recipe in RECIPES.items() if _removes(recipe) == _removes(RECIPES[name])]
         trained = RECIPES[name].quantization is not None
-        found[name] = tuple(n for n in alike if _removes(RECIPES[n]) or _is_trained(n) == trained)
+        found[name] = tuple(n for n in alike if any(_removes(RECIPES[n])) or _is_trained(n) == trained)
     return found
 
 
@@ -306,6 +306,7 @@ def rendered(done: list[Outcome]) -> str:
 
 def _label(field: str, part: str) -> str:
     names = techniques()[part] if field == "technique" else (part,)
+    names = tuple(name for name in names if not name.startswith(("guided-", "distil")))
     return ", ".join(f"`{name}`" for name in names)
 
 
