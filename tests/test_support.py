@@ -14,7 +14,7 @@ COMMON = [("gru4rec", "tflite-int8"), ("bert4rec", "tflite-int8-f32scores"), ("o
 
 
 def test_every_pair_that_can_be_combined_stands_in_the_results() -> None:
-    cells = [one.cell for one in support.recorded()]
+    cells = [support.tried(one) for one in support.recorded()]
     assert support.missing(cells) == []
     assert len(cells) <= support.MOST_CELLS
 
@@ -22,7 +22,8 @@ def test_every_pair_that_can_be_combined_stands_in_the_results() -> None:
 def test_every_family_recipe_and_format_of_the_code_is_an_axis() -> None:
     whole = support.axes()
     assert {"sasrec", "mf", "neumf", "gru4rec", "bert4rec"} <= set(configured.families()) <= set(whole.family)
-    assert {name for names in support.techniques().values() for name in names} == set(RECIPES)
+    rows = {name for names in support.techniques().values() for name in names}
+    assert set(RECIPES) - rows == {name for name in RECIPES if name.endswith("prune50-cluster16-qat")}
     assert set(whole.technique) == set(support.techniques())
     assert {"tflite-float32", "tflite-int8"} <= set(whole.tflite)
     assert {"onnx-float32", "onnx-qdq", "ort-qdq"} <= set(whole.onnx)

@@ -157,22 +157,29 @@ def covering(done: list[Cell]) -> Iterator[Cell]:
     """Yield cells until, with those of `done`, every pair that can be combined stands in one.
 
     Greedy: a cell starts from the first pair that is missing and takes, field by field, what covers most
-    of the others.
+    of the others. A cell of `done` without formats is a family that refused a technique (`tried`).
     """
     cells = list(done)
+    refused = {cell[:2] for cell in done if not cell.tflite}
     while left := missing(cells):
         cell = _of(left[0])
         if not (cell.technique and cell.family and is_refused(cell)):
-            cell = _filled(cell, set(left))
+            cell = _filled(cell, set(left), refused)
         cells.append(cell)
         yield cell
 
 
-def _filled(cell: Cell, left: set[tuple[int, str, int, str]]) -> Cell:
+def tried(one: Outcome) -> Cell:
+    """Return the part of a cell that was tried: a family that refuses a technique has no formats with it."""
+    return one.cell if one.compressed == WORKS else one.cell._replace(tflite="", onnx="", target="")
+
+
+def _filled(cell: Cell, left: set[tuple[int, str, int, str]], refused: set[tuple[str, ...]]) -> Cell:
     whole = axes()
     for field in Cell._fields:
         if not getattr(cell, field):
             tries = [cell._replace(**{field: name}) for name in getattr(whole, field)]
+            tries = [one for one in tries if one[:2] not in refused]
             cell = max(filter(allowed, tries), key=lambda one: len(pairs(one) & left))
     return cell
 
@@ -324,7 +331,7 @@ def _told_of(
 def main() -> None:
     """Carry out the cells that are not recorded yet."""
     done = recorded()
-    wanted = list(covering([one.cell for one in done]))
+    wanted = list(covering([tried(one) for one in done]))
     with tempfile.TemporaryDirectory(prefix="edgepack-support-") as folder:
         for number, cell in enumerate(wanted, start=1):
             done.append(outcome(cell, Path(folder)))
