@@ -106,8 +106,9 @@ def stock(one: Teacher) -> Any:
     load_weights(graphs.training, one.trained.path / "weights.npz")
     table = tf.constant(graphs.training.get_layer(graphs.table).get_weights()[0])
     history = keras.Input(batch_shape=(1, one.histories.shape[1]), dtype="int32", name="history")
-    last = graphs.training(history)[:, -1]
-    return keras.Model(history, tf.matmul(last, table, transpose_b=True), name="stock")
+    # A layer of its own gives the output its name in every format: the runtimes look for `scores`.
+    scores = keras.layers.Lambda(lambda x: tf.matmul(x[:, -1], table, transpose_b=True), name="scores")
+    return keras.Model(history, scores(graphs.training(history)), name="stock")
 
 
 def _tflite(one: Teacher, set_up: Callable[[Any], None]) -> bytes:
@@ -251,6 +252,7 @@ def made(one: Teacher, name: str) -> Path | str:
             write_atomic(folder / "refused.txt", _short(error).encode())
 
     inputs = {"weights": one.trained.digest, "model": one.model.identity, "name": name, "versions": _VERSIONS}
+    inputs["code"] = sha256_of(Path(__file__))
     if name.startswith("ai-edge"):
         inputs["tool"] = AI_EDGE
     return _file(one.place.store.produce("rival", inputs, make))
