@@ -5,6 +5,7 @@ onnx2tf ends with status 0 on graphs that it got wrong, so nothing that it makes
 """
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,8 +98,10 @@ def saved_model(model: OnnxModel, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     source.write_bytes(model.data)
     argv: list[str | Path] = [sys.executable, "-m", "onnx2tf", "-i", source, "-o", result]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = proc.run([*argv, "-b", "1", "-osd", "-n"], deadline_s=_DEADLINE_S, cwd=folder, env=quiet)
+    # onnx2tf calls its simplifier by name, and goes on without it to a graph that computes something else.
+    found = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PATH": found}
+    done = proc.run([*argv, "-b", "1", "-osd", "-n"], deadline_s=_DEADLINE_S, cwd=folder, env=settings)
     if done.returncode != 0 or not (result / "saved_model.pb").is_file():
         raise ConvertError(
             "the ONNX model",
