@@ -51,7 +51,7 @@ def makeup(path: Path) -> Makeup:
         raise ConvertError(
             str(path),
             "is not a file whose weights can be read",
-            allowed=f"{', '.join(_READERS)}",
+            allowed=f"allowed are {', '.join(_READERS)}",
             remedy="Save the model as .keras, or convert it.",
         )
     return _sorted_out(list(reader(path)))
