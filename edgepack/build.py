@@ -18,7 +18,7 @@ import msgspec
 
 from edgepack import __version__, proc, ship
 from edgepack.budget import judge
-from edgepack.compress.recipes import RECIPES
+from edgepack.compress.recipes import known
 from edgepack.config import Config
 from edgepack.planning import Plan, recipes_in_order
 from edgepack.profiles import Profile
@@ -27,6 +27,7 @@ from edgepack.results import (
     Attribution,
     BuildResult,
     Candidate,
+    Controlled,
     DataFacts,
     Dropped,
     Example,
@@ -40,7 +41,9 @@ from edgepack.stages import (
     Place,
     artifacts,
     attribution,
+    compression,
     configured,
+    controlled,
     examples,
     figures,
     logs,
@@ -161,6 +164,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - began,
         sensitivity=units,
+        controlled=build.controlled(),
     )
 
 
@@ -189,6 +193,7 @@ class _Build:
         self.reference, self.ranked, self.out = reference, ranked, out
         self.teacher = reference if planned.config.teacher else None
         self.vocabulary = (split.path / "vocabulary.json").read_bytes()
+        self.recipes = known(planned.config.compress.own)
         self.rows: dict[tuple[str, str], ModelRow] = {}
         out.mkdir(parents=True, exist_ok=True)
 
@@ -262,26 +267,26 @@ class _Build:
         self.place.tell(what, done, total)
 
     def _made(self, recipe: str, format: str) -> tuple[Kept, Kept] | Dropped:
-        if RECIPES[recipe].trains and self.model.why_not_trained_further:
+        if self.recipes[recipe].trains and self.model.why_not_trained_further:
             reason = f"{self.model.name} cannot be trained further: {self.model.why_not_trained_further}"
             return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
-        if RECIPES[recipe].post_training is not None and self.model.onnx is not None:
+        if self.recipes[recipe].needs_layers and self.model.onnx is not None:
             reason = f"{self.model.name} came as ONNX, which holds no Keras layers: use the recipe `ptq`"
             return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
         trained = self._trained(recipe)
-        compressed = models.compress(self.place, self.split, trained, recipe, self.teacher)
-        made = artifacts.artifact(self.place, self.split, self.model, compressed, recipe, format)
+        weights = compression.compress(self.place, self.split, trained, recipe, self.teacher)
+        made = artifacts.artifact(self.place, self.split, self.model, weights, recipe, format)
         failure = figures.artifact_of(made)
         if isinstance(failure, str):
             return Dropped(recipe=recipe, format=format, runtime="conversion", reason=failure)
-        return compressed, made
+        return weights, made
 
     def _trained(self, recipe: str) -> models.Trained:
         """Return the float model that a recipe starts from."""
         if self.teacher is None:
             return self.reference
         seed = self.planned.config.seed
-        if RECIPES[recipe].distil:
+        if self.recipes[recipe].distil:
             weights = models.distil(self.place, self.split, self.model, self.teacher, seed)
         else:
             weights = models.train(self.place, self.split, self.model, seed)
@@ -353,10 +358,19 @@ class _Build:
             k=config.quality.k,
         )
 
+    def controlled(self) -> tuple[Controlled, ...]:
+        """Return what accuracy control found for each recipe that has it."""
+        carried_out = dict.fromkeys(recipe for recipe, _ in self.rows)
+        return tuple(
+            controlled.told(self.place, self.split, self._trained(name), self.recipes[name])
+            for name in self.planned.config.compress.recipes
+            if name in carried_out and self.recipes[name].controls
+        )
+
     def recipe_rows(self) -> Iterator[ModelRow]:
         """Yield one row a recipe: the float file, then each recipe's int8 file (or the nearest to it)."""
-        for recipe in recipes_in_order(self.planned.config.compress.recipes):
-            for format in _SHOWN[RECIPES[recipe].is_float]:
+        for recipe in recipes_in_order(self.planned.config.compress.recipes, self.recipes):
+            for format in _SHOWN[self.recipes[recipe].is_float]:
                 if (recipe, format) in self.rows:
                     yield self.rows[recipe, format]
                     break

@@ -1,7 +1,7 @@
 """`edgepack.toml` read into frozen structs; an unknown key is an error that suggests the right one."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -64,9 +64,13 @@ class TeacherConfig(ModelConfig, frozen=True, kw_only=True):
 
 
 class CompressConfig(_Checked, frozen=True, kw_only=True):
-    """Recipes beside the float model; each becomes candidates in every quantized format."""
+    """Recipes beside the float model; each becomes candidates in every quantized format.
+
+    `own` names more of them: `from` says which one each starts from, the rest what differs in its steps.
+    """
 
     recipes: tuple[str, ...] = ("ptq", "qat", "prune50-qat")
+    own: dict[str, dict[str, Any]] = {}
     training: dict[str, Scalar] = {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.compress.recipes import RECIPES, SETS, decoded
+from edgepack.compress.recipes import SETS, Recipe, decoded, known
 from edgepack.config import Config, beside
 from edgepack.errors import ConfigError, did_you_mean
 from edgepack.latency.as_target import named_profiles
@@ -34,28 +34,29 @@ def plan(config_path: Path, config: Config, patterns: tuple[str, ...] = ()) -> P
     config = msgspec.structs.replace(config, compress=compress)
     own = beside(config_path, config.targets.folder) if config.targets.folder else None
     profiles = named_profiles(patterns or config.targets.names, own)
+    recipes = known(config.compress.own)
     for recipe in config.compress.recipes:
-        if recipe not in RECIPES:
+        if recipe not in recipes:
             raise ConfigError(
                 f"compress.recipes '{recipe}'",
                 "no such recipe",
-                allowed=f"known are {', '.join([*SETS, *RECIPES])}",
-                remedy=f"{did_you_mean(recipe, [*SETS, *RECIPES])}Correct or delete it.",
+                allowed=f"known are {', '.join([*SETS, *recipes])}",
+                remedy=f"{did_you_mean(recipe, [*SETS, *recipes])}Correct or delete it.",
             )
-    _check_teacher(config)
+    _check_teacher(config, recipes)
     return Plan(
         name=config.name,
         folder=str(config_path.parent),
         config=config,
         targets=tuple(profiles),
         budgets={p.name: _budget(p, config) for p in profiles},
-        candidates={p.name: tuple(_candidates(p, config.compress.recipes)) for p in profiles},
+        candidates={p.name: tuple(_candidates(p, config.compress.recipes, recipes)) for p in profiles},
     )
 
 
-def _check_teacher(config: Config) -> None:
+def _check_teacher(config: Config, known: dict[str, Recipe]) -> None:
     recipes = config.compress.recipes
-    distilled = [name for name in recipes if RECIPES[name].distil]
+    distilled = [name for name in recipes if known[name].distil]
     if distilled and config.teacher is None:
         raise ConfigError(
             f"compress.recipes '{distilled[0]}'",
@@ -66,7 +67,7 @@ def _check_teacher(config: Config) -> None:
         raise ConfigError(
             "compress.recipes",
             f"none of {', '.join(recipes) or 'no recipes'} learns from the [teacher]",
-            allowed=f"those that do are {', '.join(n for n, one in RECIPES.items() if one.distil)}",
+            allowed=f"those that do are {', '.join(n for n, one in known.items() if one.distil)}",
             remedy="Name one of them, or take [teacher] out.",
         )
 
@@ -79,9 +80,11 @@ def _budget(profile: Profile, config: Config) -> Budget:
     return budget
 
 
-def _candidates(profile: Profile, recipes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for recipe in recipes_in_order(recipes):
-        patterns = _FLOAT_FORMATS if RECIPES[recipe].is_float else _QUANTIZED_FORMATS
+def _candidates(
+    profile: Profile, recipes: tuple[str, ...], known: dict[str, Recipe]
+) -> Iterator[tuple[str, str]]:
+    for recipe in recipes_in_order(recipes, known):
+        patterns = _FLOAT_FORMATS if known[recipe].is_float else _QUANTIZED_FORMATS
         for format in profile.formats:
             # The dynamic file of untrained weights is the float recipe's already.
             twice = recipe in ("ptq", "distil-ptq") and format.endswith("-dynamic")
@@ -89,9 +92,9 @@ def _candidates(profile: Profile, recipes: tuple[str, ...]) -> Iterator[tuple[st
                 yield recipe, format
 
 
-def recipes_in_order(named: tuple[str, ...]) -> tuple[str, ...]:
+def recipes_in_order(named: tuple[str, ...], known: dict[str, Recipe]) -> tuple[str, ...]:
     """Return the recipes of a build: the float files of the model that ships come first."""
-    first = "distil" if any(RECIPES[name].distil for name in named) else "float"
+    first = "distil" if any(known[name].distil for name in named) else "float"
     return (first, *(name for name in named if name != first))
 
 
@@ -101,7 +104,7 @@ def render_plan(planned: Plan, as_json: bool) -> str:
         return msgspec.json.format(msgspec.json.encode(planned), indent=2).decode() + "\n"
     model, teacher = planned.config.model, planned.config.teacher
     taught = f" taught by {teacher.family or teacher.file}" if teacher else ""
-    recipes = ", ".join(recipes_in_order(planned.config.compress.recipes))
+    recipes = ", ".join(recipes_in_order(planned.config.compress.recipes, known(planned.config.compress.own)))
     lines = [f"{planned.name}: {model.family or model.file}{taught}, recipes {recipes}"]
     for target in planned.targets:
         formats = sorted({format for _, format in planned.candidates[target.name]})

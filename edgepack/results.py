@@ -258,6 +258,39 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     units: tuple[UnitLoss, ...]
 
 
+class ControlledUnit(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer, or a band of the table's rows, as accuracy control left it.
+
+    `precision` says in words which values it may take, `deflate_bytes` what its levels take in a download,
+    and `most_deflate_bytes` what they take at 8 bits. `drop` and `overlap_at_10` are what it alone lost on
+    the coarsest precision that was tried; None when nothing coarser was.
+    """
+
+    unit: str
+    precision: str
+    deflate_bytes: int
+    most_deflate_bytes: int
+    drop: float | None
+    overlap_at_10: float | None
+
+
+class Controlled(msgspec.Struct, frozen=True, kw_only=True):
+    """What accuracy control found for a recipe before its training, on `users` validation users.
+
+    `within` says whether `drop` and `overlap_at_10` of all units together hold the recipe's tolerance, `why`
+    how the search ended after `trials`.
+    """
+
+    recipe: str
+    users: int
+    trials: int
+    within: bool
+    why: str
+    drop: float
+    overlap_at_10: float
+    units: tuple[ControlledUnit, ...]
+
+
 class Example(msgspec.Struct, frozen=True, kw_only=True):
     """One test user before and after: the ids of items, oldest first in `history`, best first in the lists.
 
@@ -351,6 +384,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     gate_metric: str = "ndcg@10"
     sensitivity: tuple[Sensitivity, ...] = ()
+    controlled: tuple[Controlled, ...] = ()
 
     @property
     def passes(self) -> bool:

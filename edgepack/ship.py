@@ -12,6 +12,7 @@ import msgspec
 from edgepack import __version__
 from edgepack.bundle import archive, card, goldens
 from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
+from edgepack.compress.recipes import Recipe, known
 from edgepack.errors import MeasureError
 from edgepack.profiles import Budget, Profile
 from edgepack.results import Attribution, Candidate, DataFacts, Dropped, TargetResult, Verdict, spelled
@@ -229,7 +230,7 @@ def pack(
         platform=profile.platform,
         model_file=artifact.file_name,
         artifact=artifact,
-        recipe=_recipe(artifact.recipe),
+        recipe=_recipe(known(place.config.compress.own)[artifact.recipe]),
         contract=_contract(shipment),
         runtime=_pinned(profile),
         download_bytes=candidate.download_bytes,
@@ -256,10 +257,8 @@ def pack(
     return file_name, archive.write(out / file_name, manifest, run, members)
 
 
-def _recipe(name: str) -> dict[str, bool | int | float | str]:
-    from edgepack.compress.recipes import RECIPES
-
-    return dict(_flat("", msgspec.to_builtins(RECIPES[name])))
+def _recipe(recipe: Recipe) -> dict[str, bool | int | float | str]:
+    return dict(_flat("", msgspec.to_builtins(recipe)))
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, bool | int | float | str]]:

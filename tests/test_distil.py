@@ -19,7 +19,7 @@ from edgepack.data.types import EvaluationSet, Split, padded
 from edgepack.errors import ConfigError
 from edgepack.evaluate.ranking import evaluate, overlap
 from edgepack.keras2 import deterministic, keras, tf
-from edgepack.stages import Place, configured, figures, logs, models
+from edgepack.stages import Place, compression, configured, figures, logs, models
 from edgepack.store import Store
 from edgepack.train import distil, losses
 from edgepack.train.distil import Guide, Teacher, teacher_of
@@ -313,7 +313,7 @@ def test_the_teacher_is_the_reference_and_serves_a_second_student_untrained(tmp_
     reference, _ = build._reference(place, kept, items)
     student = configured.model(place, items)
     weights = models.distil(place, kept, student, reference, 1)
-    models.compress(place, kept, models.Trained(student, weights), "distil-qat", reference)
+    compression.compress(place, kept, models.Trained(student, weights), "distil-qat", reference)
     assert [stage.split("/")[0] for stage in place.store.made] == ["compress"]
 
     path.write_text(CONFIG.format(width=4))

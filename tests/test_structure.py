@@ -23,10 +23,10 @@ FLOORS = [
     {"store", "proc", "keras2", "budget", "ranges", "levels"},
     {"tools"},
     {"data", "models", "runtimes"},
-    {"evaluate", "bundle", "latency"},
+    {"evaluate", "bundle", "latency", "control"},
     {"train", "compress", "convert", "measure", "calibrate", "embed", "report"},
     {"stages", "health", "terminal", "checking"},
-    {"ship", "control", "measuring", "calibrating", "planning", "advising"},
+    {"ship", "measuring", "calibrating", "planning", "advising"},
     {"build"},
     {"cli"},
     {"__main__", "__init__"},  # the package's own names are only looked up when asked for

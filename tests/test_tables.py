@@ -7,8 +7,8 @@ from edgepack.models.graphs import transfer
 
 from edgepack import levels, ship
 from edgepack.compress import qat, steps
-from edgepack.compress.recipes import Band, Grid, QuantizationAware, Recipe, Tables
-from edgepack.compress.tables import bands, formats, grid
+from edgepack.compress.recipes import RECIPES, Band, Grid, QuantizationAware, Recipe, Tables
+from edgepack.compress.tables import formats, grid
 from edgepack.compress.tables.low_rank import low_rank
 from edgepack.compress.weights import save_weights
 from edgepack.convert import flatbuffer, onnx, onnx_graph, parity, promises, tflite
@@ -200,22 +200,6 @@ def test_popular_items_get_the_fine_steps_on_one_scale():
     assert (stored[head] % 2 != 0).any()
 
 
-def test_bands_are_chosen_by_what_their_rows_cost():
-    values = np.random.default_rng(5).normal(0, 0.5, (2001, WIDTH)).astype(np.float32)
-    popularity = np.arange(2001)
-
-    def loss(rounded):
-        return float(np.abs(rounded - values)[1001:].sum())
-
-    step = Grid(step=0.1)
-    finest = np.rint(values / grid.rule_of(values, step).steps).astype(np.int8)
-    fewer = int(0.95 * levels.deflated_bytes(finest))
-    fits = bands.chosen(values, popularity, (0.5, 0.5), step, loss=loss, table_bytes=10**6)
-    assert [band.multiple for band in fits] == [1, 1]
-    cut = bands.chosen(values, popularity, (0.5, 0.5), step, loss=loss, table_bytes=fewer)
-    assert cut[0].multiple == 1 < cut[1].multiple
-
-
 def test_a_table_stored_twice_is_found_in_tflite_and_in_onnx():
     history = keras.Input((LENGTH,), dtype="int32", name="history")
     values = RNG.normal(size=(ITEMS + 1, WIDTH)).astype(np.float32)
@@ -243,7 +227,7 @@ def test_a_table_stored_twice_is_found_in_tflite_and_in_onnx():
 
 
 def test_a_bundle_says_every_setting_of_a_recipe_by_its_path():
-    said = ship._recipe("table-axes-qat")
+    said = ship._recipe(RECIPES["table-axes-qat"])
     assert said["tables.table.step"] == 1.5
     assert said["tables.network.levels"] == 7
     assert all(isinstance(value, bool | int | float | str) for value in said.values())

@@ -1,13 +1,16 @@
 """What is done to a float model, in order. A recipe's name says it: `prune50-qat`, `distil-qat`."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
+from edgepack.errors import ConfigError, did_you_mean
+from edgepack.profiles import convert_table
 from edgepack.ranges import Method
 
 
-class Pruning(msgspec.Struct, frozen=True, kw_only=True):
+class Pruning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Magnitude pruning of Dense kernels and embedding tables.
 
     `polynomial` raises the share of zeros to `zero_share` over the first half of `epochs`
@@ -23,7 +26,7 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
     distil: bool = False
 
 
-class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True):
+class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Fine-tuning with every weight and activation rounded to 8 bits on the way forward.
 
     The rate is a fortieth of SASRec's in training, so that the float model's lists stay: five times as much
@@ -35,7 +38,7 @@ class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True):
     distil: bool = False
 
 
-class Thinning(msgspec.Struct, frozen=True, kw_only=True):
+class Thinning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Structured pruning: a `share` of the hidden units of feed-forward layers goes; the rest is mended."""
 
     share: float = 0.5
@@ -44,7 +47,7 @@ class Thinning(msgspec.Struct, frozen=True, kw_only=True):
     distil: bool = False
 
 
-class Clustering(msgspec.Struct, frozen=True, kw_only=True):
+class Clustering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """k-means over each Dense kernel and table, whose `clusters` values are then trained.
 
     Zeros of a pruned model stay and count as one of them. What follows keeps the number.
@@ -56,7 +59,7 @@ class Clustering(msgspec.Struct, frozen=True, kw_only=True):
     distil: bool = False
 
 
-class PostTraining(msgspec.Struct, frozen=True, kw_only=True):
+class PostTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Quantization after training with ranges of edgepack's own, where the converter knows min-max alone.
 
     `calibration` chooses the ranges of activations (`edgepack.ranges`), `equalize` evens out channels across
@@ -70,7 +73,7 @@ class PostTraining(msgspec.Struct, frozen=True, kw_only=True):
     float_layers: tuple[str, ...] = ()
 
 
-class Grid(msgspec.Struct, frozen=True, kw_only=True):
+class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which values a weight may take: whole multiples of a step, at most `levels` of them to either side.
 
     `levels` 7 is 4 bits, 3 is 3 bits, 1 ternary; 127 leaves the range to the weights. `step` is in standard
@@ -81,32 +84,51 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
     step: float = 0.0
 
 
-class Band(msgspec.Struct, frozen=True, kw_only=True):
+class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `share` (0..1) of the items, by popularity, whose rows have `multiple` times the finest step."""
 
     share: float
     multiple: int
 
 
-class Tables(msgspec.Struct, frozen=True, kw_only=True):
+class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Accuracy control before anything is trained: which precision each layer and table band can do with.
+
+    The weights lose no more than `max_drop` of NDCG@10 and `min_overlap_at_10` of the float model's lists
+    allow, on validation users, within `most_trials`. `shrink` begins with 8 bits everywhere and takes
+    precision away while that holds; `restore` begins with as little as can be and gives it back until it
+    does. The table's rows are cut by popularity into `shares` of the items, the most popular first.
+    """
+
+    direction: Literal["shrink", "restore"] = "shrink"
+    max_drop: float = 0.01
+    min_overlap_at_10: float = 0.80
+    most_trials: int = 150
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
+
+
+class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How item table and kernels are stored, and the fine-tuning that gets them used to it.
 
     `rank_share` > 0 turns the table into its principal axes and keeps that share of them (1: all, for the
     grid's sake; it needs a model that looks up and scores with one table). `table` is the grid of embedding
     tables, `network` that of Dense kernels and positions, None leaves either at 8 bits. `bands`, most
-    popular items first, gives rows of the table coarser steps. Nothing is trained with `epochs` 0.
+    popular items first, gives rows of the table coarser steps, and `layers` a layer a grid of its own in the
+    network's place. `control` finds both. Nothing is trained with `epochs` 0.
     """
 
     rank_share: float = 0.0
     table: Grid | None = None
     network: Grid | None = None
     bands: tuple[Band, ...] = ()
+    layers: dict[str, Grid] = {}
+    control: Control | None = None
     epochs: int = 8
     learning_rate: float = 1e-3
     distil: bool = False
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The steps between a float model and its artifacts; None leaves a step out.
 
     With `distil` the float model is one that learnt from the configured teacher, else one that never saw it.
@@ -132,6 +154,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         return self.quantization is not None or self.post_training is not None
 
     @property
+    def needs_layers(self) -> bool:
+        """True when it looks into a model's layers though it may train nothing."""
+        return self.post_training is not None or self.tables is not None
+
+    @property
+    def controls(self) -> bool:
+        """True when accuracy control chooses its grids."""
+        return self.tables is not None and self.tables.control is not None
+
+    @property
     def trains(self) -> bool:
         """True when the recipe changes the weights."""
         return self.distil or bool(self.trainings)
@@ -145,7 +177,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     def trainings(self) -> "tuple[Training, ...]":
         """The steps that change the weights by training."""
         steps = (self.thinning, self.pruning, self.tables, self.clustering, self.quantization)
-        return tuple(step for step in steps if step is not None)
+        return tuple(step for step in steps if step is not None and step.epochs)
 
     @property
     def is_float(self) -> bool:
@@ -196,6 +228,8 @@ _PLAIN = (
         tables=Tables(rank_share=1.0, table=Grid(step=1.5), network=_4BIT),
         quantization=_QAT,
     ),
+    Recipe(name="control-ptq", tables=Tables(control=Control(), epochs=0)),
+    Recipe(name="control-qat", tables=Tables(control=Control()), quantization=_QAT),
 )
 # `guided-qat`: the float model is its own teacher. `distil-qat`: [teacher] is, from the float student on.
 _GUIDED = [_guided(recipe, f"guided-{recipe.name}", False) for recipe in _PLAIN if recipe.trains]
@@ -217,3 +251,35 @@ what loses too much is not chosen."""
 def decoded(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return recipe names with the names of SETS replaced by what they stand for, each once."""
     return tuple(dict.fromkeys(one for name in names for one in SETS.get(name, (name,))))
+
+
+def known(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Recipe]:
+    """Return RECIPES and a user's `own`: name -> the recipe that it starts `from` and what differs in it.
+
+    Raises ConfigError for a name that is taken, a recipe that is not known, and a step or key that is not.
+    """
+    return {**RECIPES, **{name: _own(name, settings) for name, settings in own.items()}}
+
+
+def _own(name: str, settings: Mapping[str, Any]) -> Recipe:
+    where = f"edgepack.toml: compress.own.{name}"
+    if name in RECIPES or name in SETS:
+        raise ConfigError(where, "there is a recipe of that name", remedy="Give it another name.")
+    begins = settings.get("from", "float")
+    if begins not in RECIPES:
+        raise ConfigError(
+            f"{where}.from",
+            f"there is no recipe '{begins}'",
+            allowed=f"known are {', '.join(RECIPES)}",
+            remedy=f"{did_you_mean(str(begins), list(RECIPES))}Correct or delete it.",
+        )
+    differs = {key: value for key, value in settings.items() if key != "from"}
+    return convert_table(
+        _merged(msgspec.to_builtins(RECIPES[begins]), {**differs, "name": name}), Recipe, where
+    )
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` in it, tables inside tables likewise."""
+    inner = {k: _merged(base.get(k) or {}, v) if isinstance(v, dict) else v for k, v in over.items()}
+    return {**base, **inner}

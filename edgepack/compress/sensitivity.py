@@ -48,7 +48,7 @@ def lossy(serving: Any, bits: int) -> Weights:
     """
     levels = 2 ** (bits - 1) - 1
     found = {}
-    for name, variable in _variables(serving).items():
+    for name, variable in variables(serving).items():
         values = variable.numpy()
         scale = float(np.abs(values).max()) / levels or 1.0
         found[name] = np.asarray(np.round(values / scale) * scale, np.float32)
@@ -68,7 +68,7 @@ def units(
     """
     groups: Mapping[str, NDArray[np.int64] | None] = rows or {"all rows": None}
     found = []
-    for name in _variables(serving):
+    for name in variables(serving):
         layer = name.partition("/")[0]
         if table and layer == table:
             shared = {name: 0} if tied is None else {name: 0, f"{tied}/kernel": 1}
@@ -95,17 +95,17 @@ def losses(
     `rows` int32 [users, L] an input. One pass over the users a unit. Worst is the largest sum of the drop of
     NDCG@10, where it is one, and of the share of the top 10 that changed.
     """
-    variables = _variables(serving)
+    own = variables(serving)
     call = tf.function(lambda inputs: serving(inputs, training=False), reduce_retracing=True)
 
     def ranked() -> Evaluation:
-        return evaluate(_scored(call, serving, rows), users, filter_seen=filter_seen)
+        return evaluate(scored(call, serving, rows), users, filter_seen=filter_seen)
 
     before = ranked()
     found = []
     for done, unit in enumerate(parts):
         tell(f"loss of {unit.name} alone", done, len(parts))
-        found.append(_alone(unit, variables, compressed, before, ranked))
+        found.append(_alone(unit, own, compressed, before, ranked))
     return sorted(found, key=lambda one: (-_cost(one), one.unit))
 
 
@@ -151,12 +151,13 @@ def _cost(one: UnitLoss) -> float:
     return max(one.drop.value, 0.0) + 1.0 - one.overlap_at_10.value
 
 
-def _scored(call: Any, serving: Any, rows: NDArray[np.int32] | Rows) -> Iterator[NDArray[np.float32]]:
+def scored(call: Any, serving: Any, rows: NDArray[np.int32] | Rows) -> Iterator[NDArray[np.float32]]:
+    """Yield the scores float32 [n, V + 1] that `call` gives for `serving`, some rows at a time."""
     for begin in range(0, row_count(rows), _CHUNK_ROWS):
         yield call(fed(serving, part(rows, begin, begin + _CHUNK_ROWS))).numpy()
 
 
-def _variables(serving: Any) -> dict[str, Any]:
+def variables(serving: Any) -> dict[str, Any]:
     """Return the weights that compression takes, by "layer/variable", in the order of the layers."""
     return {
         f"{bare_name(layer.name)}/{name}": getattr(layer, name)

@@ -1,7 +1,7 @@
 """One self-contained page: no script and no request, so it opens offline and can be sent by mail."""
 
 from edgepack.errors import ToolError
-from edgepack.report import examples, groups, operators, sensitivity, units, views
+from edgepack.report import controlled, examples, groups, operators, sensitivity, units, views
 from edgepack.results import BuildResult, Estimate
 
 
@@ -28,7 +28,8 @@ def render(result: BuildResult) -> str:
         lstrip_blocks=True,
     )
     rooms = {"units": units, "views": views, "plots": plots, "operators": operators}
-    environment.globals.update(rooms, groups=groups, examples=examples, sensitivity=sensitivity)
+    environment.globals.update(rooms, groups=groups, examples=examples)
+    environment.globals.update(sensitivity=sensitivity, controlled=controlled)
     page = environment.get_template("report.html.j2").render(
         result=result,
         gate=result.gate_metric,

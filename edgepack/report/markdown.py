@@ -4,8 +4,8 @@ import html
 import re
 from collections.abc import Iterable
 
-from edgepack.report import examples, groups, operators, sensitivity, units, views
-from edgepack.results import BuildResult, Sensitivity
+from edgepack.report import controlled, examples, groups, operators, sensitivity, units, views
+from edgepack.results import BuildResult, Controlled, Sensitivity
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
@@ -24,6 +24,7 @@ def render(result: BuildResult) -> str:
         f"### Recipes\n\n{_table(views.recipe_header(result), views.recipe_rows(result))}",
         _groups(result),
         *(_sensitivity(one) for one in result.sensitivity),
+        *(_controlled(one) for one in result.controlled),
         *(_examples(one) for one in examples.shown(result)),
         *(_operators(one) for one in operators.counted(result)),
         _escaped(f"{views.stages_sentence(result)} edgepack {result.edgepack_version}."),
@@ -52,6 +53,11 @@ def _groups(result: BuildResult) -> str:
 
 def _sensitivity(one: Sensitivity) -> str:
     return f"### {sensitivity.heading(one)}\n\n{_table(sensitivity.HEADER, sensitivity.rows(one))}"
+
+
+def _controlled(one: Controlled) -> str:
+    heading = f"### {_escaped(controlled.heading(one))}\n\n{_escaped(controlled.sentence(one))}"
+    return f"{heading}\n\n{_table(controlled.HEADER, controlled.rows(one))}"
 
 
 def _examples(one: examples.Shown) -> str:

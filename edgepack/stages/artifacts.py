@@ -19,9 +19,9 @@ def artifact(place: Place, split: Kept, model: Model, compressed: Kept, recipe: 
     """Convert to one format: the model file, and `artifact.json` or, if it cannot be, `failed.json`."""
     if format.startswith("tflite"):
         return _tflite(place, split, model, compressed, recipe, format)
-    from edgepack.compress.recipes import RECIPES
+    from edgepack.compress.recipes import known
 
-    settings = RECIPES[recipe].calibrated
+    settings = known(place.config.compress.own)[recipe].calibrated
     exported = _exported(place, model, compressed)
     inputs = {
         "exported": exported.digest,
@@ -132,10 +132,10 @@ def _tflite_bytes(
         source = onnx_source(model)
         return from_onnx.convert(source, format, calibration=rows["history"], folder=folder)
     from edgepack.compress import steps
-    from edgepack.compress.recipes import RECIPES
+    from edgepack.compress.recipes import known
     from edgepack.convert import tflite
 
-    float_layers = RECIPES[recipe].calibrated.float_layers
+    float_layers = known(place.config.compress.own)[recipe].calibrated.float_layers
     serving = steps.restore(model.build, compressed.path, quantized="int8" in format)
     return tflite.convert(serving, format, length=length, calibration=rows, float_layers=float_layers)
 

@@ -1,4 +1,4 @@
-"""Split -> float weights -> the weights of each recipe, with a teacher where one is configured."""
+"""Split -> float weights, with a teacher where one is configured."""
 
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,7 @@ import msgspec
 
 from edgepack.profiles import convert_table
 from edgepack.stages import Place, versions
-from edgepack.stages.configured import Model, distillation, onnx_source
-from edgepack.stages.logs import calibration, parity_rows
+from edgepack.stages.configured import Model, distillation
 from edgepack.store import Kept, digest_of, source_fingerprint, write_atomic
 from edgepack.tools import Tell
 from edgepack.train.settings import Distillation
@@ -39,7 +38,7 @@ def distil(place: Place, split: Kept, student: Model, taught_by: Trained, seed: 
     """
     inputs = {
         **_train_inputs(place, split, student, seed),
-        "teacher": _taught_by(taught_by),
+        "teacher": identity_of(taught_by),
         "distillation": place.config.distillation,
     }
     return place.store.produce("distil", inputs, partial(_train, place, split, student, seed, taught_by))
@@ -56,7 +55,8 @@ def _train_inputs(place: Place, split: Kept, model: Model, seed: int) -> dict[st
     }
 
 
-def _taught_by(teacher: Trained) -> list[Any]:
+def identity_of(teacher: Trained) -> list[Any]:
+    """Return what stands for a trained model in the inputs of a stage."""
     return [teacher.model.identity, teacher.weights.digest]
 
 
@@ -87,15 +87,15 @@ def _fitted(
     from edgepack.train import checkpoint, distil, fit
     from edgepack.train.settings import TrainingSettings
 
-    chosen = {**_family_training(model), "filter_seen": place.config.quality.filter_seen}
+    chosen = {**family_training(model), "filter_seen": place.config.quality.filter_seen}
     chosen |= {**model.training, "seed": seed}
     where = "training" if model.table == "model" else f"{model.table}.training"
     settings = convert_table(chosen, TrainingSettings, f"edgepack.toml: {where}")
     whole, _ = load_split(split.path)
-    told = _told(place.tell, f"{'distilling' if taught_by else 'training'} {model.name} (seed {seed})")
+    told = telling(place.tell, f"{'distilling' if taught_by else 'training'} {model.name} (seed {seed})")
     guide = None
     if taught_by is not None:
-        guide = _guide(taught_by, distillation(place))
+        guide = guide_of(taught_by, distillation(place))
         if not model.comes_trained:
             distil.start(graphs, guide)
     train = fit.fit_scores if graphs.training is graphs.serving else fit.fit
@@ -107,10 +107,11 @@ def _fitted(
     return [{k: v for k, v in record.items() if k not in timeless} for record in history.records]
 
 
-def _guide(taught_by: Trained, how: Distillation) -> "Guide":
+def guide_of(taught_by: Trained, how: Distillation) -> "Guide":
+    """Return a trained model as the teacher of another."""
     from edgepack.train.distil import Guide, teacher_of
 
-    identity = digest_of(_taught_by(taught_by))
+    identity = digest_of(identity_of(taught_by))
     return Guide(teacher_of(trained_graphs(taught_by), taught_by.model.length, identity), how)
 
 
@@ -126,7 +127,8 @@ def trained_graphs(trained: Trained) -> "Graphs":
     return graphs
 
 
-def _family_training(model: Model) -> dict[str, Any]:
+def family_training(model: Model) -> dict[str, Any]:
+    """Return how the model's family trains, by default; nothing for a user's own model."""
     from importlib import import_module
 
     if "family" not in model.identity:
@@ -135,123 +137,6 @@ def _family_training(model: Model) -> dict[str, Any]:
     return training
 
 
-def _told(tell: Tell, title: str) -> Tell:
+def telling(tell: Tell, title: str) -> Tell:
+    """Return `tell` with `title` before whatever is told."""
     return lambda figures, epoch, epochs: tell(f"{title}: {figures}", epoch, epochs)
-
-
-def compress(
-    place: Place, split: Kept, trained: Trained, recipe_name: str, taught_by: Trained | None = None
-) -> Kept:
-    """Carry out a recipe: its folder is what `compress.steps.restore` reads, with reference scores beside.
-
-    Its trainings listen, where the recipe says so, to `taught_by`, or to the float model itself.
-
-    `reference_plain.npy` and `reference_int8.npy`, float32 [PARITY_ROWS, V + 1], are what the Keras model
-    gives for the parity histories, without and with its rounding to 8 bits.
-    """
-    from edgepack.compress.recipes import RECIPES
-
-    model, recipe = trained.model, RECIPES[recipe_name]
-    inputs = {
-        "split": split.digest,
-        "model": model.identity,
-        "weights": trained.weights.digest,
-        "recipe": msgspec.to_builtins(recipe),
-        "training": [model.training, place.config.compress.training, place.config.seed],
-        "filter_seen": place.config.quality.filter_seen,
-        "code": source_fingerprint("compress", "ranges.py", "train", "models", "keras2.py"),
-        "versions": versions("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy"),
-    }
-
-    if recipe.is_guided:
-        inputs["teacher"] = [_taught_by(taught_by or trained), place.config.distillation]
-
-    def make(folder: Path) -> None:
-        _carried_out(place, split, trained, recipe_name, taught_by or trained, folder)
-
-    return place.store.produce("compress", inputs, make)
-
-
-def _carried_out(
-    place: Place, split: Kept, trained: Trained, recipe_name: str, teacher: Trained, folder: Path
-) -> None:
-    import numpy as np
-
-    from edgepack.compress import steps
-    from edgepack.compress.recipes import RECIPES
-    from edgepack.data.split import load_split
-    from edgepack.train import fit
-
-    model = trained.model
-    if model.onnx is not None:
-        from edgepack.convert import from_onnx
-
-        rows = parity_rows(place, split)
-        scores = from_onnx.reference(onnx_source(model), rows["history"])
-        np.save(folder / "reference_plain.npy", scores)
-        np.save(folder / "reference_int8.npy", scores)
-        return
-    finetune, steps_per_epoch = _finetune(place, split, model, recipe_name, teacher)
-    whole, _ = load_split(split.path)
-    steps.compress(
-        model.build,
-        trained.weights.path / "weights.npz",
-        RECIPES[recipe_name],
-        calibration=calibration(place, split),
-        steps_per_epoch=steps_per_epoch,
-        finetune=finetune,
-        work=folder,
-        popularity=np.bincount(whole.train.items, minlength=whole.item_count + 1),
-    )
-    rows = parity_rows(place, split)
-    for quantized, name in ((False, "reference_plain.npy"), (True, "reference_int8.npy")):
-        serving = steps.restore(model.build, folder, quantized=quantized)
-        np.save(folder / name, np.concatenate(list(fit.predict(serving, rows))))
-
-
-def _finetune(place: Place, split: Kept, model: Model, recipe_name: str, teacher: Trained) -> tuple[Any, int]:
-    from edgepack.data.split import load_split
-    from edgepack.train import checkpoint, fit
-    from edgepack.train.settings import TrainingSettings
-
-    whole, _ = load_split(split.path)
-    base = {**_family_training(model), "filter_seen": place.config.quality.filter_seen}
-    base |= {**model.training, **place.config.compress.training}
-
-    def settings(**own: Any) -> TrainingSettings:
-        table = {**base, "seed": place.config.seed, **own}
-        return convert_table(table, TrainingSettings, "edgepack.toml: compress.training")
-
-    def finetune(
-        graphs: "Graphs",
-        *,
-        epochs: int,
-        learning_rate: float,
-        keep_last: bool,
-        distil: bool,
-        table: Any,
-        work: Path,
-    ) -> object:
-        chosen = settings(
-            epochs=epochs, learning_rate=learning_rate, keep="last" if keep_last else "best", patience=0
-        )
-        told = _told(place.tell, f"{recipe_name}: {work.name}")
-        # What the hints' projection had learnt was left behind with the float training.
-        how = msgspec.structs.replace(distillation(place), hints=0.0)
-        guide = _guide(teacher, how) if distil else None
-        if graphs.training is graphs.serving:
-            history = fit.fit_scores(graphs.training, whole, chosen, work=work, tell=told, guide=guide)
-        else:
-            history = fit.fit(graphs, whole, chosen, work=work, tell=told, table=table, guide=guide)
-        checkpoint.forget(work)
-        return history
-
-    return finetune, _steps_per_epoch(model.build(), whole, settings())
-
-
-def _steps_per_epoch(graphs: "Graphs", whole: Any, settings: Any) -> int:
-    from edgepack.train import draw
-
-    one_position = graphs.pairwise or graphs.cloze or graphs.training is graphs.serving
-    batches = draw.cut_batches if one_position else draw.position_batches
-    return sum(1 for _ in batches(whole, graphs.serving.inputs[0].shape[1], settings)(0))

@@ -26,7 +26,7 @@ from edgepack.evaluate.ranking import evaluate, overlap
 from edgepack.profiles import load_profiles
 from edgepack.runtimes.engines import Engine, score_chunks
 from edgepack.runtimes.ort_web import time_chromium
-from edgepack.stages import Place, artifacts, configured, figures, logs, models, versions
+from edgepack.stages import Place, artifacts, compression, configured, figures, logs, models, versions
 from edgepack.store import Kept, Store, sha256_of, source_fingerprint, write_atomic
 from tests.proofs.dataset import HERE, ROOT, commit
 
@@ -270,7 +270,7 @@ def _file(kept: Kept) -> Path | str:
 
 def own(one: Teacher, recipe: str, format: str) -> Path | str:
     """Return edgepack's own file of a recipe and a format."""
-    compressed = models.compress(one.place, one.split, one.model, one.trained, recipe)
+    compressed = compression.compress(one.place, one.split, one.model, one.trained, recipe)
     kept = artifacts.artifact(one.place, one.split, one.model, compressed, recipe, format)
     found = figures.artifact_of(kept)
     return found if isinstance(found, str) else kept.path / found.file_name

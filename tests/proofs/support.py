@@ -24,7 +24,7 @@ from edgepack.config import Config, DataConfig, ModelConfig, ShopConfig
 from edgepack.errors import EdgepackError
 from edgepack.profiles import Profile, load_profiles
 from edgepack.runtimes.engines import Engine, device_engine, host_engine, scores
-from edgepack.stages import Place, artifacts, configured, figures, logs, models
+from edgepack.stages import Place, artifacts, compression, configured, figures, logs, models
 from edgepack.store import Kept, Store
 
 RECORD = Path(__file__).parent / "results" / "support.json"
@@ -193,7 +193,7 @@ def outcome(cell: Cell, folder: Path) -> Outcome:
         return Outcome(cell=cell, compressed=f"it cannot be trained further: {model.why_not_trained_further}")
     try:
         trained = models.Trained(model, models.train(place, split, model, place.config.seed))
-        compressed = models.compress(place, split, trained, cell.technique)
+        compressed = compression.compress(place, split, trained, cell.technique)
     except EdgepackError as error:
         return Outcome(cell=cell, compressed=str(error))
     target, web = profiles()[cell.target], next(p for p in profiles().values() if p.platform == "web-wasm")

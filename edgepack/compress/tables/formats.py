@@ -45,8 +45,8 @@ def rules(model: Any, settings: Tables, popularity: NDArray[np.int64] | None) ->
     found = {}
     for layer in model.layers:
         is_table = isinstance(layer, keras.layers.Embedding)
-        chosen = settings.table if is_table else settings.network
-        names = _matrices(layer) if layer.weights else None
+        chosen = settings.layers.get(layer.name, settings.table if is_table else settings.network)
+        names = matrices(layer) if layer.weights else None
         if chosen is None or not names:
             continue
         multiples = _multiples(layer, settings, popularity) if is_table else None
@@ -54,7 +54,8 @@ def rules(model: Any, settings: Tables, popularity: NDArray[np.int64] | None) ->
     return found
 
 
-def _matrices(layer: Any) -> tuple[str, ...]:
+def matrices(layer: Any) -> tuple[str, ...]:
+    """Return the names of a layer's weights that a grid may round: those of two axes and more."""
     return tuple(name for name in rounded_weights(layer) or () if len(getattr(layer, name).shape) > 1)
 
 
