@@ -379,3 +379,25 @@ def test_a_metric_that_says_what_another_says_is_shown_once():
         if row.metrics
     ]
     assert views.metric_names(msgspec.structs.replace(result, rows=tuple(rows))) == ["ndcg@10", "hr@10"]
+
+
+def test_a_table_that_takes_more_than_promised_is_told_once_in_every_report():
+    sentence = (
+        "table item_embedding takes 5,120 bytes where tflite-int8 promises 2,560: stored again as scores"
+    )
+    result = sample_result()
+
+    def fat(target: TargetResult) -> TargetResult:
+        first, *others = target.candidates
+        artifact = msgspec.structs.replace(first.artifact, broken_promises=(sentence,))
+        return msgspec.structs.replace(
+            target, candidates=(msgspec.structs.replace(first, artifact=artifact), *others)
+        )
+
+    result = msgspec.structs.replace(result, targets=tuple(map(fat, result.targets)))
+    files = {target.candidates[0].artifact.sha256 for target in result.targets}
+    wide = text.render(result, width=300)
+    assert wide.count("stored again as scores") == len(files)
+    assert markdown.render(result).count("stored again as scores") == len(files)
+    assert html.render(result).count("stored again as scores") == len(files)
+    assert "Too large" not in text.render(sample_result(), width=300)

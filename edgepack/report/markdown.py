@@ -42,7 +42,8 @@ def _reasons(result: BuildResult) -> str:
         f"- dropped {_escaped(f'{one.candidate} ({one.runtime}): {one.reason}; {one.targets}')}"
         for one in views.dropped_groups(result)
     ]
-    return "\n".join(without + dropped)
+    large = [f"- too large: {_escaped(sentence)}" for sentence in views.too_large(result)]
+    return "\n".join(without + dropped + large)
 
 
 def _groups(result: BuildResult) -> str:

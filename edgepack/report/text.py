@@ -72,6 +72,8 @@ def _print_targets(console: Console, result: BuildResult) -> None:
     for one in views.dropped_groups(result):
         reason = f"Dropped {one.candidate} ({one.runtime}): {one.reason} [{one.targets}]"
         console.print(Text(units.printable(reason), style="dim"))
+    for sentence in views.too_large(result):
+        console.print(Text(units.printable(f"Too large: {sentence}"), style="yellow"))
     console.print()
 
 

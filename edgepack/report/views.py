@@ -208,6 +208,14 @@ def dropped_groups(result: BuildResult) -> list[DroppedGroup]:
     ]
 
 
+def too_large(result: BuildResult) -> list[str]:
+    """Return a sentence for each table that a candidate stores in more bytes than its format promises."""
+    files = {one.artifact.sha256: one.artifact for target in result.targets for one in target.candidates}
+    return [
+        f"{one.recipe} {one.format}: {sentence}" for one in files.values() for sentence in one.broken_promises
+    ]
+
+
 def headline(result: BuildResult) -> str:
     """Return the first line of every report: do all targets pass, and does a baseline win."""
     return f"{_targets_sentence(result)} {_baseline_sentence(result)}"
