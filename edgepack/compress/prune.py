@@ -1,10 +1,13 @@
-"""Pruning with TF-MOT: the smallest weights of kernels and tables become zeros and stay so."""
+"""Pruning with TF-MOT: what is least in kernels and tables becomes zeros, which stay in training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from edgepack.compress import importance
 from edgepack.compress.recipes import Pruning
+from edgepack.compress.sensitivity import Weights
 from edgepack.compress.tfmot import tfmot
 from edgepack.keras2 import keras
 from edgepack.models.graphs import transfer
@@ -14,19 +17,24 @@ _MASK_UPDATES = 20
 PRUNED = {keras.layers.Dense: "kernel", keras.layers.Embedding: "embeddings"}
 
 
-def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
+def prune(
+    model: Any, settings: Pruning, *, steps_per_epoch: int, shares: Mapping[str, float] | None = None
+) -> Any:
     """Return a copy of `model` whose layers prune themselves while it is trained: Dense and Embedding, and
     classes of their own whose method `get_prunable_weights` names a weight.
 
     `model` is a functional Keras 2 model, `steps_per_epoch` the number of optimizer steps in an epoch of
-    the training to come. No callback is needed: each wrapper counts its training steps in a variable of
-    its own, which a checkpoint of all weights keeps. `strip` ends it.
+    the training to come. `shares` gives each layer a share of zeros of its own. No callback is needed: each
+    wrapper counts its training steps in a variable of its own, which a checkpoint of all weights keeps.
+    `strip` ends it.
     """
-    rules = _rules(settings, steps_per_epoch)
 
     def wrapped(layer: Any) -> Any:
         copy = layer.__class__.from_config(layer.get_config())
-        return _sparsity.prune_low_magnitude(copy, **rules) if _prunable(layer) else copy
+        if not _prunable(layer):
+            return copy
+        share = settings.zero_share if shares is None else shares[layer.name]
+        return _sparsity.prune_low_magnitude(copy, **_rules(settings, share, steps_per_epoch))
 
     pruned = keras.models.clone_model(model, clone_function=wrapped)
     transfer(model, pruned, table="", tied=None)
@@ -34,6 +42,19 @@ def prune(model: Any, settings: Pruning, *, steps_per_epoch: int) -> Any:
         # The wrapper counts up before it looks, and refuses to prune at step 0.
         layer.pruning_step.assign(0)
     return pruned
+
+
+def zeroed(model: Any, worth: Weights, zero_share: float) -> dict[str, float]:
+    """Put zeros where the weights of `model` are worth least, and return each layer's share of them.
+
+    `worth` is of `importance.importance`. One weight a layer, as far as layers are that can be pruned.
+    """
+    prunable = {layer.name: weight for layer in model.layers for weight in _prunable(layer)[:1]}
+    own = {name: worth[f"{name}/{_variable(weight)}"] for name, weight in prunable.items()}
+    shares = importance.zero_shares(own, zero_share)
+    for name, weight in prunable.items():
+        weight.assign(importance.without_least(weight.numpy(), own[name], shares[name]))
+    return shares
 
 
 def strip(pruned: Any, plain: Any) -> None:
@@ -47,7 +68,7 @@ def strip(pruned: Any, plain: Any) -> None:
 def zero_share(model: Any) -> dict[str, float]:
     """Return the share of zeros of each weight of a plain model that is pruned, by "layer/variable"."""
     return {
-        f"{layer.name}/{weight.name.split('/')[-1].split(':')[0]}": float(np.mean(weight.numpy() == 0))
+        f"{layer.name}/{_variable(weight)}": float(np.mean(weight.numpy() == 0))
         for layer in model.layers
         for weight in _prunable(layer)
     }
@@ -61,20 +82,25 @@ def _prunable(layer: Any) -> list[Any]:
     return list(own()) if own is not None else []
 
 
+def _variable(weight: Any) -> str:
+    name: str = weight.name.split("/")[-1].split(":")[0]
+    return name
+
+
 def _wrappers(model: Any) -> list[Any]:
     return [layer for layer in model.layers if hasattr(layer, "pruning_vars")]
 
 
-def _rules(settings: Pruning, steps_per_epoch: int) -> dict[str, Any]:
+def _rules(settings: Pruning, zero_share: float, steps_per_epoch: int) -> dict[str, Any]:
     if settings.schedule == "polynomial":
         # The last update must fall on the last step of the schedule, or the aim is never reached.
         frequency = max(1, settings.epochs * steps_per_epoch // 2 // _MASK_UPDATES)
         schedule = _sparsity.PolynomialDecay(
-            0.0, settings.zero_share, 0, frequency * _MASK_UPDATES, frequency=frequency
+            0.0, zero_share, 0, frequency * _MASK_UPDATES, frequency=frequency
         )
         return {"pruning_schedule": schedule}
     frequency = max(1, steps_per_epoch // 2)
-    schedule = _sparsity.ConstantSparsity(settings.zero_share, 0, frequency=frequency)
+    schedule = _sparsity.ConstantSparsity(zero_share, 0, frequency=frequency)
     if settings.schedule == "2:4":
         return {"pruning_schedule": schedule, "sparsity_m_by_n": (2, 4)}
     return {"pruning_schedule": schedule}

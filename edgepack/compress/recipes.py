@@ -11,8 +11,10 @@ from edgepack.ranges import Method
 
 
 class Pruning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Magnitude pruning of Dense kernels and embedding tables.
+    """Pruning of Dense kernels and embedding tables: what is least by `criterion` becomes zero.
 
+    `magnitude` takes the same share of every layer. `first-order` takes the share of the whole model that is
+    worth least to its ranking (`edgepack.compress.importance`), at once: the schedule must be `constant`.
     `polynomial` raises the share of zeros to `zero_share` over the first half of `epochs`
     (Zhu & Gupta, 2017), `constant` sets it at once, `2:4` zeroes two of every four consecutive values.
     The other half of the epochs mends what is left. With `distil` the epochs listen to the teacher: the
@@ -20,10 +22,16 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     schedule: Literal["polynomial", "constant", "2:4"] = "polynomial"
+    criterion: Literal["magnitude", "first-order"] = "magnitude"
     zero_share: float = 0.5
     epochs: int = 4
     learning_rate: float = 1e-3
     distil: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that a criterion cannot follow."""
+        if self.criterion == "first-order" and self.schedule != "constant":
+            raise ValueError("criterion 'first-order' sets its zeros at once: set schedule = 'constant'")
 
 
 class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -215,6 +223,11 @@ _PLAIN = (
     Recipe(name="prune50-qat", pruning=Pruning(), quantization=_QAT),
     Recipe(name="prune80-qat", pruning=Pruning(zero_share=0.8), quantization=_QAT),
     Recipe(name="prune50-24-qat", pruning=Pruning(schedule="2:4"), quantization=_QAT),
+    Recipe(
+        name="prune50-fisher-qat",
+        pruning=Pruning(criterion="first-order", schedule="constant"),
+        quantization=_QAT,
+    ),
     Recipe(name="thin50-ptq", thinning=Thinning()),
     Recipe(name="thin50-qat", thinning=Thinning(), quantization=_QAT),
     Recipe(name="cluster16-ptq", clustering=Clustering()),

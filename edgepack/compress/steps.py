@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.compress import cluster, equalize, prune, qat, thin
+from edgepack.compress import cluster, equalize, importance, prune, qat, thin
 from edgepack.compress.recipes import (
     Clustering,
     PostTraining,
@@ -85,7 +85,7 @@ def compress(
     if recipe.thinning is not None:
         graphs = _thin(graphs, recipe.thinning, calibration, finetune, work)
     if recipe.pruning is not None:
-        _prune(graphs, recipe.pruning, steps_per_epoch, finetune, work)
+        _prune(graphs, recipe.pruning, calibration, steps_per_epoch, finetune, work)
     rules: qat.Rules = {}
     if recipe.tables is not None:
         graphs = formats.shaped(graphs, recipe.tables)
@@ -162,11 +162,23 @@ def _thin(
     return graphs
 
 
-def _prune(graphs: Graphs, settings: Pruning, steps_per_epoch: int, finetune: Finetune, work: Path) -> None:
+def _prune(
+    graphs: Graphs,
+    settings: Pruning,
+    calibration: NDArray[np.int32] | Rows,
+    steps_per_epoch: int,
+    finetune: Finetune,
+    work: Path,
+) -> None:
     if (work / _PRUNED).exists():
         load_weights(graphs.training, work / _PRUNED)
         return
-    pruned = prune.prune(graphs.training, settings, steps_per_epoch=steps_per_epoch)
+    shares = None
+    if settings.criterion == "first-order":
+        _to_serving(graphs)
+        worth = importance.importance(graphs, calibration)
+        shares = prune.zeroed(graphs.training, worth, settings.zero_share)
+    pruned = prune.prune(graphs.training, settings, steps_per_epoch=steps_per_epoch, shares=shares)
     finetune(
         _with_training(graphs, pruned),
         epochs=settings.epochs,

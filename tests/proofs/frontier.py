@@ -1,0 +1,116 @@
+"""`make proof-frontier-NAME`: how small a public set's recommender gets, and what its ranking pays for it.
+
+Builds every tests/proofs/frontier/NAME-*.toml, which differ in student and recipes and share a teacher, and
+writes each candidate as a point of size against NDCG@10 to results/frontier-NAME.md. Resumable: the store
+under .edgepack/proofs keeps every finished stage and epoch. The set must have been taken in before
+(`edgepack data NAME --from PATH`).
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from edgepack.results import BuildResult, Candidate
+from tests.proofs.dataset import HERE, ROOT, commit
+
+_REFERENCE = ("float", "tflite-float32")
+_FORMATS = ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "tflite-float32")
+
+
+class Point(NamedTuple):
+    """One candidate of one build."""
+
+    build: str
+    target: str
+    candidate: Candidate
+    chosen: bool
+
+
+def main(name: str) -> None:
+    """Build all of `name` and write its frontier."""
+    results = [_built(path.stem) for path in sorted((HERE / "frontier").glob(f"{name}-*.toml"))]
+    (HERE / "results" / f"frontier-{name}.md").write_text(rendered(name, results))
+
+
+def _built(name: str) -> BuildResult:
+    out = ROOT / ".edgepack" / "proofs" / f"frontier-{name}"
+    words = ["build", "-c", str(HERE / "frontier" / f"{name}.toml"), "--store", str(out.parent / "store")]
+    done = subprocess.run([sys.executable, "-m", "edgepack", *words, "--out", str(out)], check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.returncode)
+    return msgspec.json.decode((out / "report.json").read_bytes(), type=BuildResult)
+
+
+def points(results: Iterable[BuildResult]) -> list[Point]:
+    """Return every ranked candidate once a file, the smallest first."""
+    found = {}
+    for result in results:
+        for target in result.targets:
+            for one in target.candidates:
+                shown = one.artifact.format in _FORMATS and one.quality is not None
+                key = (one.artifact.sha256, target.platform)
+                if shown and (key not in found or one.artifact.sha256 == target.chosen):
+                    chosen = one.artifact.sha256 == target.chosen
+                    found[key] = Point(result.name, target.target, one, chosen)
+    return sorted(found.values(), key=lambda point: point.candidate.artifact.deflate_bytes)
+
+
+def reference_bytes(found: Iterable[Point]) -> int:
+    """Return the deflated bytes of the float32 TFLite file of the teacher, or of what reaches its line."""
+    floats = [
+        point.candidate.artifact.deflate_bytes
+        for point in found
+        if (point.candidate.artifact.recipe, point.candidate.artifact.format) == _REFERENCE
+    ]
+    return min(floats)
+
+
+def rendered(name: str, results: list[BuildResult]) -> str:
+    """Return the frontier as Markdown."""
+    found = points(results)
+    whole = reference_bytes(found)
+    teacher = results[0].rows[0]
+    ndcg, hits = teacher.metrics["ndcg@10"], teacher.metrics["hr@10"]
+    floors = [r.noise_floor_overlap_at_10 for r in results if r.noise_floor_overlap_at_10 is not None]
+    floor = f"{floors[0]:.3f}" if floors else "not measured in these builds"
+    lines = [
+        f"<!-- make proof-frontier-{name}; commit {commit()}; finished {results[-1].finished_at} -->",
+        "",
+        f"Reference: {teacher.name}, NDCG@10 {ndcg.value:.4f} \\[{ndcg.low:.4f}, {ndcg.high:.4f}\\], HR@10 "
+        f"{hits.value:.4f}; its float32 TFLite file takes {whole:,} bytes deflated (level 9).",
+        f"Judged on the {results[0].protocol}; drops are paired, with 95 % intervals over all test users. "
+        f"Overlap@10 of two teachers that differ in their seed: {floor}.",
+        "",
+        "| build | candidate | target | raw | deflated | brotli | table, raw | smaller | drop of NDCG@10 "
+        "| overlap@10 | ships |",
+        "| --- " * 11 + "|",
+        *(_line(point, whole) for point in found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(point: Point, whole: int) -> str:
+    artifact, quality = point.candidate.artifact, point.candidate.quality
+    assert quality is not None
+    drop = quality.drops["ndcg@10"]
+    cells = (
+        point.build,
+        f"{artifact.recipe} {artifact.format}",
+        point.target,
+        f"{artifact.model_bytes:,}",
+        f"{artifact.deflate_bytes:,}",
+        f"{artifact.brotli_bytes:,}",
+        f"{artifact.table_bytes:,}",
+        f"{whole / artifact.deflate_bytes:.1f} x",
+        f"{drop.value:.2%} \\[{drop.low:.2%}, {drop.high:.2%}\\]",
+        f"{quality.overlap_at_10:.3f}",
+        "yes" if point.chosen else "",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
