@@ -7,10 +7,14 @@ import pytest
 from edgepack.models import mf, sasrec, twotower
 from numpy.typing import NDArray
 
+from edgepack.config import load_config
+from edgepack.data.split import load_split
 from edgepack.data.types import EvaluationSet, Sequences, Split, padded
 from edgepack.errors import ConfigError, LimitError
 from edgepack.evaluate.ranking import evaluate
 from edgepack.keras2 import deterministic
+from edgepack.stages import Place, configured, logs, models
+from edgepack.store import Store
 from edgepack.train import start
 from edgepack.train.baselines import EASE_MAX_ITEMS
 from edgepack.train.fit import fit, predict
@@ -107,6 +111,40 @@ def test_untrained_it_ranks_planted_items_as_no_random_start_does(tmp_path: Path
     # Of the own quarter four items are left, two of them held back: no model can put those two first.
     assert planted > 0.6
     assert chance < 0.2
+
+
+CONFIG = """
+[data]
+path = "log.csv"
+split = "next-basket"
+[data.columns]
+basket = "basket"
+[model]
+family = "mf"
+history_length = 6
+[model.hyper]
+width = 4
+[training]
+start = "ease"
+epochs = 0
+"""
+
+
+def test_a_configuration_may_keep_the_start_as_it_is(tmp_path: Path) -> None:
+    walks = np.random.default_rng(4).integers(0, 9, (40, 6))
+    lines = (f"u{u},i{item},{n},{u}-{n // 2}" for u, walk in enumerate(walks) for n, item in enumerate(walk))
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time,basket", *lines]) + "\n")
+    path = tmp_path / "edgepack.toml"
+    path.write_text(CONFIG)
+    place = Place(load_config(path), tmp_path, Store(tmp_path / "store"), lambda *line: None)
+    kept = logs.split_log(place)
+    split, _ = load_split(kept.path)
+    model = configured.model(place, split.item_count)
+    trained = models.train(place, kept, model, 1)
+    assert (trained.path / "curve.json").read_text() == "[]"
+    serving = models.trained_graphs(models.Trained(model, trained)).serving
+    wanted = start.ease_rows(split.train, split.item_count, 4)
+    np.testing.assert_allclose(serving.get_layer("scores").kernel.numpy().T, wanted, rtol=1e-5)
 
 
 def _started(split: Split, work: Path) -> mf.Graphs:
