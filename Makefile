@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
-TEACHERS := proof-teacher-movielens-1m proof-teacher-amazon-beauty-bert4rec
+TEACHERS := $(addprefix proof-teacher-,movielens-1m amazon-beauty-bert4rec online-retail)
 
 .PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
 .PHONY: $(TEACHERS) lint install tools system clean

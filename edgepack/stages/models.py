@@ -1,5 +1,6 @@
 """Split -> float weights, with a teacher where one is configured."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,7 +85,7 @@ def _fitted(
     folder: Path,
 ) -> list[dict[str, float]]:
     from edgepack.data.split import load_split
-    from edgepack.train import checkpoint, distil, fit
+    from edgepack.train import checkpoint, distil, fit, start
     from edgepack.train.settings import TrainingSettings
 
     chosen = {**family_training(model), "filter_seen": place.config.quality.filter_seen}
@@ -98,6 +99,10 @@ def _fitted(
         guide = guide_of(taught_by, distillation(place))
         if not model.comes_trained:
             distil.start(graphs, guide)
+    if settings.start == "ease":
+        began = time.process_time()
+        start.from_ease(graphs, whole)
+        told(f"begun at EASE's axes, {time.process_time() - began:.0f} CPU s", 0, settings.epochs)
     train = fit.fit_scores if graphs.training is graphs.serving else fit.fit
     asked = graphs.training if graphs.training is graphs.serving else graphs
     history = train(asked, whole, settings, work=folder, tell=told, guide=guide)

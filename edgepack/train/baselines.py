@@ -20,6 +20,7 @@ Scorer = Callable[[Sequences], Scores]
 EASE_MAX_ITEMS = 20_000
 _RECENCY = 0.8
 _MARKOV_LAGS = 3
+_EASE_RIDGE = 1.5
 
 
 def popularity(train: Sequences, item_count: int) -> Scorer:
@@ -70,15 +71,9 @@ def markov_chain(train: Sequences, item_count: int) -> Scorer:
 def ease(train: Sequences, item_count: int) -> Scorer:
     """Score items by EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
 
-    The ridge weight is 1.5 times the mean number of users per item. Raises LimitError above 20,000
-    items: the dense item-by-item inverse would not fit.
+    The ridge weight is 1.5 times the mean number of users per item. Raises as `gram_inverse` does.
     """
-    if reason := why_not("ease", item_count):
-        raise LimitError("EASE", reason, remedy=f"Use it on up to {EASE_MAX_ITEMS} items.")
-    users = _user_items(train, item_count)[:, 1:]
-    gram = (users.T @ users).toarray().astype(np.float64)
-    gram[np.diag_indices_from(gram)] += 1.5 * users.nnz / item_count
-    inverse = np.linalg.inv(gram)
+    inverse = gram_inverse(train, item_count, _EASE_RIDGE)
     weights = np.zeros((item_count + 1, item_count + 1), np.float32)
     weights[1:, 1:] = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
@@ -88,6 +83,20 @@ def ease(train: Sequences, item_count: int) -> Scorer:
         return _dense(_user_items(histories, item_count).astype(np.float32) @ weights, prior)
 
     return scorer
+
+
+def gram_inverse(train: Sequences, item_count: int, ridge: float) -> NDArray[np.float64]:
+    """Return the inverse of X'X + r I, float64 [V, V], X the 0/1 matrix of who took what: EASE's P.
+
+    r is `ridge` times the mean number of users per item. Raises LimitError above 20,000 items: the dense
+    item-by-item inverse would not fit.
+    """
+    if reason := why_not("ease", item_count):
+        raise LimitError("EASE", reason, remedy=f"Use it on up to {EASE_MAX_ITEMS} items.")
+    users = _user_items(train, item_count)[:, 1:]
+    gram = (users.T @ users).toarray().astype(np.float64)
+    gram[np.diag_indices_from(gram)] += ridge * users.nnz / item_count
+    return np.asarray(np.linalg.inv(gram), np.float64)
 
 
 def query_match(split: Split) -> Callable[[NDArray[np.int32]], Scores]:

@@ -120,7 +120,7 @@ def _next_basket_targets(
     """For every event an item drawn from its user's next basket (its new items), 0 where there is none."""
     starts_basket = np.append(True, ~_same_basket_next(train, owner)[:-1])
     basket = np.cumsum(starts_basket) - 1
-    new = np.flatnonzero(_first_takes(train, owner)) if only_new else np.arange(len(owner))
+    new = np.flatnonzero(first_takes(train, owner)) if only_new else np.arange(len(owner))
     first_new = np.searchsorted(basket[new], np.arange(basket[-1] + 3))
     following = basket + 1
     same_user = np.append(owner[starts_basket], -1)[following] == owner
@@ -130,8 +130,8 @@ def _next_basket_targets(
     return np.where(how_many > 0, train.items[new[drawn]], 0).astype(np.int32)
 
 
-def _first_takes(train: Sequences, owner: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True where a user takes an item for the first time."""
+def first_takes(train: Sequences, owner: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return where a user takes an item for the first time, bool [events]; `owner` int64 [events]."""
     pairs = owner * (int(train.items.max()) + 1) + train.items
     first = np.zeros(len(pairs), bool)
     first[np.unique(pairs, return_index=True)[1]] = True

@@ -11,10 +11,13 @@ import sys
 import msgspec
 
 from edgepack import config
+from edgepack.data.split import load_split
+from edgepack.data.types import rows as fed
 from edgepack.results import Estimate, ModelRow
 from edgepack.stages import Place, configured, figures, logs, models, versions
 from edgepack.store import Kept, Store, sha256_of, write_atomic
 from edgepack.terminal import Terminal
+from edgepack.train import fit, validation
 from tests.proofs.dataset import HERE, ROOT, commit
 
 _CPU = re.compile(r"(\d+) CPU s")
@@ -54,24 +57,28 @@ def main(name: str) -> None:
         rows = (row, *figures.baselines(place, split))
     curve = (trained.path / "curve.json").read_bytes()
     (HERE / "results" / f"teacher-{name}.json").write_bytes(curve + b"\n")
-    text = _rendered(name, place, model, trained, rows, told.cpu_s())
+    text = _rendered(name, place, split, model, trained, rows, told.cpu_s())
     (HERE / "results" / f"teacher-{name}.md").write_text(text)
 
 
 def _rendered(
-    name: str, place: Place, model: configured.Model, trained: Kept, rows: tuple[ModelRow, ...], cpu_s: str
+    name: str,
+    place: Place,
+    split: Kept,
+    model: configured.Model,
+    trained: Kept,
+    rows: tuple[ModelRow, ...],
+    cpu_s: str,
 ) -> str:
     found = ", ".join(f"{k} {v}" for k, v in versions("tensorflow", "tf_keras", "numpy").items())
     hyper = msgspec.json.encode(model.identity["hyper"]).decode()
-    records = msgspec.json.decode((trained.path / "curve.json").read_bytes())
-    best = max(range(len(records)), key=lambda epoch: records[epoch]["valid_ndcg@10"])
     lines = [
         f"<!-- make proof-teacher-{name}; commit {commit()}; {found} -->",
         "",
         f"Float teacher: {model.name}, L = {place.config.model.history_length}, {hyper}, "
         f"training {msgspec.json.encode(place.config.training).decode()}, seed {place.config.seed}.",
-        f"{cpu_s} CPU seconds; {len(records)} epochs, epoch {best + 1} kept (validation NDCG@10 "
-        f"{records[best]['valid_ndcg@10']:.4f}); test users were ranked once, at the end.",
+        f"{cpu_s} CPU seconds; {_kept(place, split, model, trained)}; "
+        "test users were ranked once, at the end.",
         f"Judged on the {figures.protocol(place)}; 95 % intervals over all test users.",
         f"weights.npz: sha256 `{sha256_of(trained.path / 'weights.npz')}`; "
         f"curve: [teacher-{name}.json](teacher-{name}.json).",
@@ -81,6 +88,20 @@ def _rendered(
         *(_line(row) for row in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _kept(place: Place, split: Kept, model: configured.Model, trained: Kept) -> str:
+    """Say which epoch's weights remain and how they rank validation users, all of them if there was none."""
+    records = msgspec.json.decode((trained.path / "curve.json").read_bytes())
+    if records:
+        best = max(range(len(records)), key=lambda epoch: records[epoch]["valid_ndcg@10"])
+        ranked = records[best]["valid_ndcg@10"]
+        return f"{len(records)} epochs, epoch {best + 1} kept (validation NDCG@10 {ranked:.4f})"
+    whole, _ = load_split(split.path)
+    serving = models.trained_graphs(models.Trained(model, trained)).serving
+    chunks = fit.predict(serving, fed(whole, whole.valid, model.length))
+    found = validation.rate(whole.valid, chunks, filter_seen=place.config.quality.filter_seen)
+    return f"no epochs, the start kept as it is (validation NDCG@10 {found['valid_ndcg@10']:.4f})"
 
 
 def _line(row: ModelRow) -> str:
