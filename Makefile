@@ -8,9 +8,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
 TEACHERS := $(addprefix proof-teacher-,movielens-1m amazon-beauty-bert4rec online-retail)
+FRONTIERS := $(addprefix proof-frontier-,movielens-1m online-retail)
 
 .PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
-.PHONY: $(TEACHERS) lint install tools system clean
+.PHONY: $(TEACHERS) $(FRONTIERS) lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -62,6 +63,9 @@ proof-online-retail proof-movielens-1m: proof-%: tools
 
 $(TEACHERS): proof-teacher-%: tools
 	$(BIN)/python -m tests.proofs.teacher $*
+
+$(FRONTIERS): proof-frontier-%: tools
+	$(BIN)/python -m tests.proofs.frontier $*
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from edgepack.results import BuildResult, Candidate
 from tests.proofs.dataset import HERE, ROOT, commit
 
 _REFERENCE = ("float", "tflite-float32")
-_FORMATS = ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "tflite-float32")
+_FORMATS = ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "ort-qdq", "tflite-float32")
 
 
 class Point(NamedTuple):
