@@ -165,3 +165,46 @@ def test_a_model_of_another_make_is_refused(family: str) -> None:
 def test_a_catalogue_too_large_for_the_inverse_is_refused() -> None:
     with pytest.raises(LimitError, match="not run: needs"):
         start.ease_rows(_planted().train, EASE_MAX_ITEMS + 1, WIDTH)
+
+
+def _dense_axes(train: Sequences, width: int) -> NDArray[np.float64]:
+    counts = np.zeros((V + 1, V + 1))
+    for user in range(train.users):
+        walk = train.of(user)
+        for lag, worth in ((1, 1.0), (2, 0.6), (3, 0.4), (4, 0.3), (5, 0.2)):
+            for before, after in zip(walk, walk[lag:], strict=False):
+                counts[before, after] += worth
+                counts[after, before] += worth
+    scale = 1 / np.sqrt(counts.sum(axis=1) + 2)
+    values, vectors = np.linalg.eigh(counts * np.outer(scale, scale))
+    return np.asarray(vectors[:, -width:] * np.sqrt(np.maximum(values[-width:], 0)))
+
+
+def test_neighbours_are_the_leading_eigenvectors_of_the_normalized_graph() -> None:
+    split = _planted()
+    found, wanted = start.neighbour_axes(split.train, V, WIDTH), _dense_axes(split.train, WIDTH)
+    np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-6)
+    assert not found[0].any()
+
+
+def test_a_table_that_begins_at_neighbours_has_its_groups_and_random_lengths() -> None:
+    split = _planted()
+    deterministic(5)
+    graphs = sasrec.build(V + 1, LENGTH, width=8, ffn_width=8)  # one item more, that nobody took
+    table = graphs.training.get_layer("item_embedding")
+    before = table.get_weights()[0]
+    start.from_neighbours(graphs, split._replace(item_count=V + 1))
+    rows = table.get_weights()[0]
+    np.testing.assert_array_equal(rows[[0, V + 1]], before[[0, V + 1]])
+    unit = rows[1 : V + 1] / np.linalg.norm(rows[1 : V + 1], axis=1, keepdims=True)
+    alike, home = unit @ unit.T, np.arange(V) // (V // 4)
+    same = home[:, None] == home[None, :]
+    assert alike[same].mean() > alike[~same].mean() + 0.5
+    usual = np.linalg.norm(before[1 : V + 1], axis=1).mean()
+    assert 1.0 < np.linalg.norm(rows[1 : V + 1], axis=1).mean() / usual < 2.0
+
+
+def test_neighbours_need_a_family_with_a_table() -> None:
+    graphs = sasrec.build(V, LENGTH, width=8, ffn_width=8)._replace(table="")
+    with pytest.raises(ConfigError, match="is not of a family"):
+        start.begin(graphs, _planted(), "neighbours")

@@ -99,10 +99,10 @@ def _fitted(
         guide = guide_of(taught_by, distillation(place))
         if not model.comes_trained:
             distil.start(graphs, guide)
-    if settings.start == "ease":
+    if settings.start != "random":
         began = time.process_time()
-        start.from_ease(graphs, whole)
-        told(f"begun at EASE's axes, {time.process_time() - began:.0f} CPU s", 0, settings.epochs)
+        start.begin(graphs, whole, settings.start)
+        told(f"begun at {settings.start}, {time.process_time() - began:.0f} CPU s", 0, settings.epochs)
     train = fit.fit_scores if graphs.training is graphs.serving else fit.fit
     asked = graphs.training if graphs.training is graphs.serving else graphs
     history = train(asked, whole, settings, work=folder, tell=told, guide=guide)

@@ -16,11 +16,12 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     targets: next baskets only); `cuts_per_user` how often a history is cut in an epoch, by models that
     learn one position at a time; `query_dropout` the chance that a search is hidden from a search model.
     Models that fill gaps mask the newest item alone with chance `mask_newest`, else the share `mask_share` of
-    all. `start` is where the weights begin: "random", or "ease" (`train.start`, family mf alone), which
-    ranks before it has learnt anything and may be kept as it is with 0 `epochs`.
+    all. `start` is where the weights begin (`train.start`): "random"; "neighbours", the item table on axes of
+    which items are taken next to which; or "ease" (family mf alone), which ranks before it has learnt
+    anything and may be kept as it is with 0 `epochs`.
     """
 
-    start: Literal["random", "ease"] = "random"
+    start: Literal["random", "neighbours", "ease"] = "random"
     loss: Literal["sampled-softmax", "full-softmax", "bce"] = "sampled-softmax"
     epochs: int = 30
     batch_size: int = 64

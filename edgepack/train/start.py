@@ -1,4 +1,4 @@
-"""Where a model of one tied table begins if not at random: on the axes of EASE, in closed form.
+"""Where an item table begins if not at random: on the axes of EASE, or on those of who stands beside whom.
 
 EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019) scores item j by the sum of
 -P_ij / P_jj over the history's items i, P the inverse of the ridged Gram matrix. Up to a factor for each
@@ -7,11 +7,18 @@ make ONE table for looking up and for scoring. Two things are known that EASE do
 has are never recommended, so the diagonal is free: it is refitted by the axes themselves, and they spend
 nothing on it. And an assortment turns over: each row is scaled by how late customers came to its item.
 
-The constants were chosen on validation users of Online Retail (tests/proofs/results/teachers-tried.md),
-where all of them lie on a plateau.
+The constants of that start were chosen on validation users of Online Retail
+(tests/proofs/results/teachers-tried.md), where all of them lie on a plateau.
+
+The other start needs no inverse and knows the order: eigenvectors of the normalized graph of items that are
+taken within five events of one another (Laplacian eigenmaps, Belkin & Niyogi, 2003). A training begins with
+alike items side by side; where most items are rare, it does not find that out itself before it overfits.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 
@@ -29,6 +36,16 @@ _DIAGONAL_FITS = 3
 _TREND_PRIOR, _TREND_POWER = 10.0, 0.75
 _PRIOR_SHARE = 0.1
 _SQUARED_LENGTH = 0.5
+_NEAREST = ((1, 1.0), (2, 0.6), (3, 0.4), (4, 0.3), (5, 0.2))
+"""How many events apart two items are, and what that is worth."""
+_DEGREE_PRIOR = 2.0
+_RANDOM_SHARE, _LENGTHS = 0.6, 1.35
+_NOWHERE = 1e-3
+
+
+def begin(graphs: Graphs, split: Split, start: str) -> None:
+    """Begin `graphs.training` where the setting `start` says. Raises ConfigError when it cannot."""
+    STARTS[start](graphs, split)
 
 
 def from_ease(graphs: Graphs, split: Split) -> None:
@@ -112,3 +129,59 @@ def _mean_user(train: Sequences, rows: NDArray[np.float32], alpha: float) -> NDA
     taken = np.repeat(np.maximum(sizes, 1) ** -alpha, sizes)
     weights = np.bincount(train.items, taken, len(rows))
     return np.asarray(weights @ rows / max((sizes > 0).sum(), 1), np.float64)
+
+
+def from_neighbours(graphs: Graphs, split: Split) -> None:
+    """Begin the item table of `graphs.training` at the axes of `neighbour_axes`.
+
+    A row keeps a share of its random start, which tells items apart that have the same neighbours, and is as
+    long as random rows are or a third longer; an item without neighbours keeps its random row whole.
+    Raises ConfigError for a model without a table of items.
+    """
+    if not graphs.table:
+        raise ConfigError(
+            'training: start = "neighbours"',
+            f"the model '{graphs.serving.name}' is not of a family",
+            allowed="it begins the item table of a family of models/",
+            remedy="Leave start out.",
+        )
+    table = graphs.training.get_layer(graphs.table).embeddings
+    rows = table.numpy()
+    axes = neighbour_axes(split.train, split.item_count, rows.shape[1])
+    length = np.linalg.norm(axes, axis=1, keepdims=True)
+    known = np.flatnonzero(length[:, 0] > _NOWHERE)
+    usual = np.sqrt(np.mean(np.sum(rows[1:] ** 2, axis=1)))
+    rows[known] *= _RANDOM_SHARE
+    rows[known] += _LENGTHS * usual * axes[known] / length[known]
+    table.assign(rows)
+
+
+def neighbour_axes(train: Sequences, item_count: int, width: int) -> NDArray[np.float64]:
+    """Return the leading eigenvectors of who stands beside whom, float64 [V + 1, width], row 0 zero.
+
+    They are those of D^(-1/2) C D^(-1/2), each times the root of its eigenvalue: C counts how often two items
+    were taken within five events by one user, the nearer the more, D are its row sums and two.
+    """
+    counts = _beside(train, item_count)
+    degree = np.asarray(counts.sum(axis=1)).ravel() + _DEGREE_PRIOR
+    scale = scipy.sparse.diags(1 / np.sqrt(degree))
+    k = min(width, item_count - 1)
+    values, vectors = eigsh(scale @ counts @ scale, k=k, which="LA", v0=np.ones(item_count + 1))
+    axes = np.zeros((item_count + 1, width))
+    axes[:, :k] = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
+    axes[0] = 0.0
+    return axes
+
+
+def _beside(train: Sequences, item_count: int) -> scipy.sparse.csr_matrix:
+    owner = _owner(train)
+    shape = (item_count + 1, item_count + 1)
+    counts = scipy.sparse.csr_matrix(shape, dtype=np.float64)
+    for lag, worth in _NEAREST:
+        same = owner[lag:] == owner[:-lag]
+        before, after = train.items[:-lag][same], train.items[lag:][same]
+        counts += scipy.sparse.csr_matrix((np.full(len(before), worth), (before, after)), shape=shape)
+    return counts + counts.T
+
+
+STARTS: dict[str, Callable[[Graphs, Split], None]] = {"ease": from_ease, "neighbours": from_neighbours}
