@@ -17,7 +17,15 @@ from edgepack.results import BuildResult, Candidate
 from tests.proofs.dataset import HERE, ROOT, commit
 
 _REFERENCE = ("float", "tflite-float32")
-_FORMATS = ("tflite-int8-f32scores", "tflite-int8", "onnx-qdq", "ort-qdq", "tflite-float32")
+_FORMATS = (
+    "tflite-float32",
+    "tflite-int8",
+    "tflite-int8-f32scores",
+    "onnx-qdq",
+    "ort-qdq",
+    "onnx-dynamic",
+    "ort-dynamic",
+)
 
 
 class Point(NamedTuple):
