@@ -122,7 +122,13 @@ def test_a_wider_tolerance_ends_in_a_smaller_file_and_either_search_holds_its_ow
     [
         ('from = "control-ptp"', "there is no recipe 'control-ptp'"),
         ("tables.control.max_dorp = 0.1", "max_dorp is not a known key"),
+        ('from = ["qat"]', "there is no recipe"),
         ("pruning.zero_share = 'half'", "Expected `float`, got `str`"),
+        ("pruning.zero_share = 1.5", "Expected `float` < 1.0"),
+        ("tables.table.levels = 200", "Expected `int` <= 127"),
+        ("tables.control.most_trials = 0", "Expected `int` >= 1"),
+        ("tables.control.shares = [0.9, 0.9]", "1 in sum at most"),
+        ("tables = 3", "Expected `object"),
     ],
 )
 def test_an_own_recipe_with_a_fault_is_refused_in_one_sentence(tmp_path, line, said):

@@ -1,13 +1,18 @@
 """What is done to a float model, in order. A recipe's name says it: `prune50-qat`, `distil-qat`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from edgepack.errors import ConfigError, did_you_mean
 from edgepack.profiles import convert_table
 from edgepack.ranges import Method
+
+_Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+_Epochs = Annotated[int, msgspec.Meta(ge=0)]
+_Rate = Annotated[float, msgspec.Meta(gt=0)]
+_ROUNDING = 1e-9
 
 
 class Pruning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,9 +28,9 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     schedule: Literal["polynomial", "constant", "2:4"] = "polynomial"
     criterion: Literal["magnitude", "first-order"] = "magnitude"
-    zero_share: float = 0.5
-    epochs: int = 4
-    learning_rate: float = 1e-3
+    zero_share: _Share = 0.5
+    epochs: _Epochs = 4
+    learning_rate: _Rate = 1e-3
     distil: bool = False
 
     def __post_init__(self) -> None:
@@ -41,17 +46,17 @@ class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     took overlap@10 on MovieLens-1M from 0.92 to 0.86. `distil` as in `Pruning`.
     """
 
-    epochs: int = 4
-    learning_rate: float = 1e-4
+    epochs: _Epochs = 4
+    learning_rate: _Rate = 1e-4
     distil: bool = False
 
 
 class Thinning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Structured pruning: a `share` of the hidden units of feed-forward layers goes; the rest is mended."""
 
-    share: float = 0.5
-    epochs: int = 4
-    learning_rate: float = 1e-3
+    share: _Share = 0.5
+    epochs: _Epochs = 4
+    learning_rate: _Rate = 1e-3
     distil: bool = False
 
 
@@ -61,9 +66,9 @@ class Clustering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Zeros of a pruned model stay and count as one of them. What follows keeps the number.
     """
 
-    clusters: int = 16
-    epochs: int = 4
-    learning_rate: float = 1e-4
+    clusters: Annotated[int, msgspec.Meta(ge=2, le=255)] = 16
+    epochs: _Epochs = 4
+    learning_rate: _Rate = 1e-4
     distil: bool = False
 
 
@@ -88,15 +93,15 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     deviations of the tensor as it was trained, 0 for the step of least squared error.
     """
 
-    levels: int = 127
-    step: float = 0.0
+    levels: Annotated[int, msgspec.Meta(ge=1, le=127)] = 127
+    step: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `share` (0..1) of the items, by popularity, whose rows have `multiple` times the finest step."""
 
-    share: float
-    multiple: int
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    multiple: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,10 +114,15 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     direction: Literal["shrink", "restore"] = "shrink"
-    max_drop: float = 0.01
-    min_overlap_at_10: float = 0.80
-    most_trials: int = 150
+    max_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+    min_overlap_at_10: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.80
+    most_trials: Annotated[int, msgspec.Meta(ge=1)] = 150
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none of a catalogue."""
+        if not self.shares or min(self.shares) <= 0 or sum(self.shares) > 1 + _ROUNDING:
+            raise ValueError("shares are parts of the catalogue: each above 0, 1 in sum at most")
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,8 +141,8 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bands: tuple[Band, ...] = ()
     layers: dict[str, Grid] = {}
     control: Control | None = None
-    epochs: int = 8
-    learning_rate: float = 1e-3
+    epochs: _Epochs = 8
+    learning_rate: _Rate = 1e-3
     distil: bool = False
 
 
@@ -279,7 +289,7 @@ def _own(name: str, settings: Mapping[str, Any]) -> Recipe:
     if name in RECIPES or name in SETS:
         raise ConfigError(where, "there is a recipe of that name", remedy="Give it another name.")
     begins = settings.get("from", "float")
-    if begins not in RECIPES:
+    if not isinstance(begins, str) or begins not in RECIPES:
         raise ConfigError(
             f"{where}.from",
             f"there is no recipe '{begins}'",
