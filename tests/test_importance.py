@@ -48,6 +48,18 @@ def test_a_tied_table_is_worth_what_it_does_on_both_sides():
     assert (table[unseen].sum(axis=1) > 0).mean() > 0.8 if len(unseen) else (table[1:] > 0).any(axis=1).all()
 
 
+def test_a_tables_metric_and_rows_are_the_fisher_information_of_its_weights():
+    graphs = build_sasrec()
+    steps._to_serving(graphs)
+    found = importance.table_worth(graphs, HISTORIES)
+    table = graphs.training.get_layer("item_embedding").get_weights()[0].astype(np.float64)
+    weights = importance.importance(graphs, HISTORIES)["item_embedding/embeddings"]
+    apart = np.where(table == 0, 0, weights / np.where(table == 0, 1, table) ** 2)
+    np.testing.assert_allclose(np.diag(found.metric), apart.sum(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.rows, apart.sum(axis=1), rtol=1e-3, atol=1e-9)
+    assert np.linalg.eigvalsh(found.metric).min() > -1e-6
+
+
 def test_the_least_go_and_no_layer_goes_whole():
     worth = {"a": np.arange(1.0, 101.0).reshape(10, 10), "b": np.full((4, 5), 0.5)}
     shares = importance.zero_shares(worth, 0.5)

@@ -6,10 +6,9 @@ from edgepack.models import neumf, sasrec
 from edgepack.models.graphs import transfer
 
 from edgepack import levels, ship
-from edgepack.compress import qat, steps
+from edgepack.compress import importance, qat, steps
 from edgepack.compress.recipes import RECIPES, Band, Grid, QuantizationAware, Recipe, Tables
-from edgepack.compress.tables import formats, grid
-from edgepack.compress.tables.low_rank import low_rank
+from edgepack.compress.tables import formats, grid, low_rank
 from edgepack.compress.weights import save_weights
 from edgepack.convert import flatbuffer, onnx, onnx_graph, parity, promises, tflite
 from edgepack.errors import ConvertError
@@ -45,6 +44,7 @@ def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
             hidden = model(HISTORIES, training=True)[:, -1]
             logits = tf.matmul(hidden, table(), transpose_b=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+            loss += tf.add_n([tf.constant(0.0), *model.losses])
         variables = model.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
@@ -109,7 +109,8 @@ def test_every_matrix_has_the_levels_that_were_asked_for():
 
 def test_training_leaves_every_matrix_on_its_grid(axes):
     found = weights_of(axes[0])
-    assert len(found) == 13  # with scores and the two turns
+    turns = {name: found.pop(name) for name in low_rank.TURNS}
+    assert len(turns) == 2 and len(found) == 11  # with scores
     assert found["item_embedding"].shape == (ITEMS + 1, 12)
     np.testing.assert_array_equal(found["scores"], found["item_embedding"].T)
     for name, values in found.items():
@@ -123,8 +124,9 @@ def test_the_levels_stand_in_the_tflite_file_apart_and_the_table_once(axes, file
     constants = flatbuffer.constants(files["tflite-int8-f32scores"])
     stored = {c.name.split("/")[0]: c.values for c in constants if c.values.dtype == np.int8}
     assert "scores" not in stored
-    checked = [name for name in wanted if name in stored]
-    assert {"item_embedding", "table_turn", "hidden_turn", "block0_query", "block1_ffn_out"} <= set(checked)
+    assert set(low_rank.TURNS) <= set(stored)
+    checked = [name for name in wanted if name in stored and name not in low_rank.TURNS]
+    assert {"item_embedding", "block0_query", "block1_ffn_out"} <= set(checked)
     for name in checked:
         ours = wanted[name] if name == "item_embedding" else wanted[name].T
         np.testing.assert_allclose(stored[name], ours * (127 / np.abs(ours).max()), atol=0.51)
@@ -155,8 +157,8 @@ def test_a_file_of_every_format_ranks_as_the_keras_model(axes, files, format, tm
 def test_full_rank_scores_as_before_and_lower_rank_as_its_best_approximation():
     graphs = build()
     before = graphs.serving(HISTORIES).numpy()
-    np.testing.assert_allclose(low_rank(graphs, WIDTH).serving(HISTORIES).numpy(), before, atol=1e-4)
-    narrow = low_rank(graphs, 5)
+    np.testing.assert_allclose(low_rank.low_rank(graphs, WIDTH).serving(HISTORIES).numpy(), before, atol=1e-4)
+    narrow = low_rank.low_rank(graphs, 5)
     values = graphs.training.get_layer("item_embedding").get_weights()[0]
     left, sizes, right = np.linalg.svd(values, full_matrices=False)
     best = (left[:, :5] * sizes[:5]) @ right[:5]
@@ -165,11 +167,60 @@ def test_full_rank_scores_as_before_and_lower_rank_as_its_best_approximation():
     assert [e.shape for e in narrow.serving.get_layer("scores").get_weights()] == [(5, ITEMS + 1)]
 
 
+def test_fewer_axes_leave_out_what_costs_the_ranking_least():
+    graphs = build()
+    values = graphs.training.get_layer("item_embedding").get_weights()[0]
+    axes = np.linalg.qr(np.random.default_rng(3).normal(size=(WIDTH, WIDTH)))[0]
+    metric = (axes * np.geomspace(1, 1e-3, WIDTH)) @ axes.T
+
+    def cost(found):
+        table, turn = (weights_of(found.training)[n] for n in ("item_embedding", "table_turn"))
+        off = values - table @ turn
+        return float(np.einsum("vi,ij,vj->", off, metric, off))
+
+    assert cost(low_rank.low_rank(graphs, 5, metric)) < 0.5 * cost(low_rank.low_rank(graphs, 5))
+    before, whole = graphs.serving(HISTORIES), low_rank.low_rank(graphs, WIDTH, metric).serving(HISTORIES)
+    np.testing.assert_allclose(whole.numpy(), before.numpy(), atol=1e-3)
+
+
+def test_rows_get_finer_steps_the_more_their_errors_cost():
+    worth = np.array([9.0, 1.0, 1.0, 1.0, 1e3, 1e-3, 1e-9, 0.0])
+    assert grid.worth_multiples(worth).tolist()[1:] == [2, 2, 2, 1, 8, 8, 8]
+    popular = importance.TableWorth(np.eye(WIDTH), POPULARITY.astype(np.float64) ** 4)
+    settings = Tables(table=Grid(step=0.1), by_worth=True)
+    steps_of = formats.rules(build().training, settings, POPULARITY, popular)["item_embedding"]["embeddings"]
+    by_row = steps_of.steps[1:, 0] / steps_of.steps.min()
+    assert set(by_row) <= {1.0, 2.0, 4.0, 8.0} and len(set(by_row)) > 1
+    order = np.argsort(POPULARITY[1:], kind="stable")
+    assert (np.diff(by_row[order]) <= 0).all()
+
+
+def test_bits_are_about_what_an_entropy_coder_takes():
+    for scale in (0.5, 2.0, 8.0):
+        counted = np.random.default_rng(1).laplace(0, scale, (20_000, 1)).astype(np.float32)
+        _, counts = np.unique(np.rint(counted), return_counts=True)
+        shares = counts / counts.sum()
+        entropy = -float((shares * np.log2(shares)).sum())
+        assert float(grid.bits(tf.constant(counted))) == pytest.approx(entropy, abs=0.4), scale
+    assert float(grid.bits(tf.zeros((4, 3)))) == 0.0
+
+
+def test_a_price_for_bits_makes_training_spend_fewer(tmp_path):
+    in_bytes = []
+    for rate in (0.0, 20.0):
+        folder = tmp_path / str(rate)
+        folder.mkdir()
+        tables = Tables(rank_share=1.0, table=Grid(step=0.2, rate=rate), epochs=2, learning_rate=0.03)
+        plain, _ = compressed(folder, tables)
+        in_bytes.append(levels.deflated_bytes(levels.levels_of(weights_of(plain)["item_embedding"])))
+    assert in_bytes[1] < 0.9 * in_bytes[0]
+
+
 def test_low_rank_refuses_what_it_cannot_do():
     with pytest.raises(ConvertError, match="a table of rank 17 was asked for"):
-        low_rank(build(), WIDTH + 1)
+        low_rank.low_rank(build(), WIDTH + 1)
     with pytest.raises(ConvertError, match="no product with its item table"):
-        low_rank(build(neumf, width=8, mlp_in=8, mlp_out=8), 4)
+        low_rank.low_rank(build(neumf, width=8, mlp_in=8, mlp_out=8), 4)
 
 
 def test_principal_axes_hold_the_same_table_in_fewer_bytes():
@@ -228,6 +279,6 @@ def test_a_table_stored_twice_is_found_in_tflite_and_in_onnx():
 
 def test_a_bundle_says_every_setting_of_a_recipe_by_its_path():
     said = ship._recipe(RECIPES["table-axes-qat"])
-    assert said["tables.table.step"] == 1.5
-    assert said["tables.network.levels"] == 7
+    assert said["tables.table.step"] == 0.35
+    assert said["tables.network.levels"] == 15
     assert all(isinstance(value, bool | int | float | str) for value in said.values())

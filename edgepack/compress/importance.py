@@ -5,7 +5,8 @@ over items drawn from the model's own softmax. It needs histories and no targets
 layers, so that a share of zeros for the whole model becomes a share of its own for each layer.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,53 @@ def importance(graphs: Graphs, rows: NDArray[np.int32] | Rows) -> Weights:
     `graphs.serving` holds the trained weights and gives scores float32 [n, V + 1] for `rows` int32 [n, L] an
     input. A tied kernel's worth stands with the table that it is.
     """
+    weights = {name: variable.numpy() for name, variable in variables(graphs.serving).items()}
+    weights.pop(f"{graphs.tied}/kernel", None)
+    sums = {name: np.zeros(values.shape) for name, values in weights.items()}
+    for gradients in _gradients(graphs, rows):
+        for name, total in sums.items():
+            total += gradients[name].astype(np.float64) ** 2
+    scale = 1 / (_DRAWS * _rows_used(rows))
+    return {n: np.asarray(scale * sums[n] * values**2, np.float32) for n, values in weights.items()}
+
+
+class TableWorth(NamedTuple):
+    """What an error in the item table costs: along each direction, and in each row.
+
+    `metric` float64 [d, d] and `rows` float64 [V + 1]: a table that is off by D costs the ranking about
+    the sum of d' `metric` d over its rows d, a row about `rows` times its square.
+    """
+
+    metric: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+
+def table_worth(graphs: Graphs, rows: NDArray[np.int32] | Rows) -> TableWorth:
+    """Return the Fisher information of the item table's directions and rows; arguments as of `importance`."""
+    name = f"{graphs.table}/embeddings"
+    items, width = variables(graphs.serving)[name].shape
+    metric, worth = np.zeros((width, width)), np.zeros(items)
+    for gradients in _gradients(graphs, rows):
+        table = gradients[name].astype(np.float64)
+        metric += table.T @ table
+        worth += (table**2).sum(axis=1)
+    scale = 1 / (_DRAWS * _rows_used(rows))
+    return TableWorth(scale * metric, scale * worth)
+
+
+def _rows_used(rows: NDArray[np.int32] | Rows) -> int:
+    return min(row_count(rows), _MOST_ROWS)
+
+
+def _gradients(graphs: Graphs, rows: NDArray[np.int32] | Rows) -> Iterator[Weights]:
+    """Yield, batch by batch, the gradients of the log chance of items that the model draws itself.
+
+    Draws are independent and gradients are 0 in the mean, so that a batch's square is the sum of its rows'.
+    A tied kernel's gradient, transposed, is added to its table's.
+    """
     serving = graphs.serving
     watched = variables(serving)
-    names, tensors = list(watched), [variable.read_value() for variable in watched.values()]
-    sums = [np.zeros(tensor.shape, np.float64) for tensor in tensors]
+    tied, table = f"{graphs.tied}/kernel", f"{graphs.table}/embeddings"
 
     def gradients_of(inputs: Any, number: Any) -> Any:
         with tf.GradientTape() as tape:
@@ -41,17 +85,15 @@ def importance(graphs: Graphs, rows: NDArray[np.int32] | Rows) -> Weights:
         return [tf.convert_to_tensor(gradient) for gradient in found]
 
     call = tf.function(gradients_of, reduce_retracing=True)
-    count = min(row_count(rows), _MOST_ROWS)
+    count = _rows_used(rows)
     for draw in range(_DRAWS):
         for begin in range(0, count, _BATCH_ROWS):
             inputs = fed(serving, part(rows, begin, min(begin + _BATCH_ROWS, count)))
-            gradients = call(inputs, tf.constant(draw * count + begin))
-            _add(sums, _joined(graphs, names, [g.numpy() for g in gradients]))
-    return {
-        name: np.asarray(total * tensor.numpy() ** 2 / (_DRAWS * count), np.float32)
-        for name, total, tensor in zip(names, sums, tensors, strict=True)
-        if name != f"{graphs.tied}/kernel"
-    }
+            found = call(inputs, tf.constant(draw * count + begin))
+            gradients = {n: gradient.numpy() for n, gradient in zip(watched, found, strict=True)}
+            if tied in gradients and table in gradients:
+                gradients[table] += gradients.pop(tied).T
+            yield gradients
 
 
 def zero_shares(worth: Weights, share: float, *, most: float = 0.95) -> dict[str, float]:
@@ -70,20 +112,3 @@ def without_least(values: NDArray[np.float32], worth: NDArray[np.float32], share
     kept = np.array(values)
     kept.flat[gone] = 0
     return kept
-
-
-def _add(sums: list[NDArray[np.float64]], gradients: list[NDArray[np.float32]]) -> None:
-    # Items are drawn independently and gradients are 0 in the mean, so a batch's square is the rows' sum.
-    for total, gradient in zip(sums, gradients, strict=True):
-        total += gradient.astype(np.float64) ** 2
-
-
-def _joined(
-    graphs: Graphs, names: list[str], gradients: list[NDArray[np.float32]]
-) -> list[NDArray[np.float32]]:
-    """Return the gradients with a tied kernel's, transposed, added to its table's."""
-    tied, table = f"{graphs.tied}/kernel", f"{graphs.table}/embeddings"
-    if tied not in names or table not in names:
-        return gradients
-    both = dict(zip(names, gradients, strict=True))
-    return [both[table] + both[tied].T if name == table else both[name] for name in names]

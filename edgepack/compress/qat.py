@@ -5,6 +5,7 @@ model again, wrap it, load the weights (`edgepack.compress.weights`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -179,10 +180,16 @@ def _rounded(wrapped: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
 def _with_steps(wrapped: Any, rules: Rules) -> Any:
     for layer in wrapped.layers:
         own = list(rules.get(bare_name(layer.name), {}).values())
-        found = [v["steps"] for _, _, v in getattr(layer, "_weight_vars", ()) if "steps" in v]
-        for variable, rule in zip(found, own, strict=True):
-            variable.assign(rule.steps)
+        found = [(w, v["steps"]) for w, _, v in getattr(layer, "_weight_vars", ()) if "steps" in v]
+        for (weight, steps), rule in zip(found, own, strict=True):
+            steps.assign(rule.steps)
+            if rule.rate:
+                layer.add_loss(partial(_rate_loss, rule.rate, weight, steps))
     return wrapped
+
+
+def _rate_loss(rate: float, weight: Any, steps: Any) -> Any:
+    return rate * grid.bits(weight / steps)
 
 
 def _copied(model: Any, clone_function: Callable[[Any], Any]) -> Any:

@@ -90,11 +90,13 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Which values a weight may take: whole multiples of a step, at most `levels` of them to either side.
 
     `levels` 7 is 4 bits, 3 is 3 bits, 1 ternary; 127 leaves the range to the weights. `step` is in standard
-    deviations of the tensor as it was trained, 0 for the step of least squared error.
+    deviations of the tensor as it was trained, 0 for the step of least squared error. `rate` is what a bit a
+    weight costs in the loss of the fine-tuning, which then spends bits where they rank.
     """
 
     levels: Annotated[int, msgspec.Meta(ge=1, le=127)] = 127
     step: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,17 +130,19 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How item table and kernels are stored, and the fine-tuning that gets them used to it.
 
-    `rank_share` > 0 turns the table into its principal axes and keeps that share of them (1: all, for the
-    grid's sake; it needs a model that looks up and scores with one table). `table` is the grid of embedding
-    tables, `network` that of Dense kernels and positions, None leaves either at 8 bits. `bands`, most
-    popular items first, gives rows of the table coarser steps, and `layers` a layer a grid of its own in the
-    network's place. `control` finds both. Nothing is trained with `epochs` 0.
+    `rank_share` > 0 turns the table to the axes along which errors cost the ranking alike and keeps that
+    share of them (1: all, for the grid's sake; it needs a model that looks up and scores with one table).
+    `table` is the grid of embedding tables, `network` that of Dense kernels and positions, None leaves either
+    at 8 bits. `bands`, most popular items first, gives rows of the table coarser steps, `by_worth` every row
+    one by what its errors cost, and `layers` a layer a grid of its own in the network's place. `control`
+    finds bands and layers. Nothing is trained with `epochs` 0.
     """
 
     rank_share: float = 0.0
     table: Grid | None = None
     network: Grid | None = None
     bands: tuple[Band, ...] = ()
+    by_worth: bool = False
     layers: dict[str, Grid] = {}
     control: Control | None = None
     epochs: _Epochs = 8
@@ -248,7 +252,7 @@ _PLAIN = (
     Recipe(name="table-3bit-qat", tables=Tables(table=_3BIT, network=_4BIT), quantization=_QAT),
     Recipe(
         name="table-axes-qat",
-        tables=Tables(rank_share=1.0, table=Grid(step=1.5), network=_4BIT),
+        tables=Tables(rank_share=1.0, table=Grid(step=0.35), network=Grid(levels=15), by_worth=True),
         quantization=_QAT,
     ),
     Recipe(name="control-ptq", tables=Tables(control=Control(), epochs=0)),

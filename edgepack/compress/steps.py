@@ -88,8 +88,10 @@ def compress(
         _prune(graphs, recipe.pruning, calibration, steps_per_epoch, finetune, work)
     rules: qat.Rules = {}
     if recipe.tables is not None:
-        graphs = formats.shaped(graphs, recipe.tables)
-        rules = formats.rules(graphs.training, recipe.tables, popularity)
+        _to_serving(graphs)
+        worth = formats.worth_of(graphs, recipe.tables, calibration)
+        graphs = formats.shaped(graphs, recipe.tables, worth)
+        rules = formats.rules(graphs.training, recipe.tables, popularity, worth)
         _put_on_grids(graphs, recipe.tables, rules, finetune, work)
     if recipe.clustering is not None:
         _cluster(graphs, recipe, recipe.clustering, finetune, work)

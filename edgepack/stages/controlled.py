@@ -11,6 +11,7 @@ from edgepack.compress.recipes import Control, Recipe, Tables
 from edgepack.control import Found, Outcome, Tolerance
 from edgepack.results import Controlled, ControlledUnit
 from edgepack.stages import Place, versions
+from edgepack.stages.logs import calibration
 from edgepack.stages.models import Trained, trained_graphs
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
@@ -97,7 +98,8 @@ def _searched(
 
     whole, _ = load_split(split.path)
     popularity = np.bincount(whole.train.items, minlength=whole.item_count + 1)
-    graphs = formats.shaped(shipped(trained_graphs(trained)), tables)
+    graphs = shipped(trained_graphs(trained))
+    graphs = formats.shaped(graphs, tables, formats.worth_of(graphs, tables, calibration(place, split)))
     choices = Choices(graphs, tables, settings, popularity)
     way = control.shrink if settings.direction == "shrink" else control.restore
     ranking = _Ranking(place, whole, trained.model.length, graphs.serving, choices)

@@ -47,7 +47,7 @@ class Choices:
         )
         layers = {name.partition("/")[0]: Grid(levels=LEVELS[rungs[name]]) for name in self._layers}
         return msgspec.structs.replace(
-            self._settings, table=self._finest, bands=bands, layers=layers, control=None
+            self._settings, table=self._finest, bands=bands, by_worth=False, layers=layers, control=None
         )
 
     def precision(self, name: str, rung: int) -> str:

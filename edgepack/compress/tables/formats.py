@@ -6,20 +6,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack.compress.importance import TableWorth, table_worth
 from edgepack.compress.qat import Rules, quantized_table
 from edgepack.compress.recipes import Grid, Tables
 from edgepack.compress.schemes import rounded_weights
 from edgepack.compress.tables import grid
-from edgepack.compress.tables.low_rank import low_rank, no_tied_table
+from edgepack.compress.tables.low_rank import TURNS, low_rank, no_tied_table
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras
 from edgepack.models.graphs import Graphs, bare_name
+from edgepack.rows import Rows
 
 
-def shaped(graphs: Graphs, settings: Tables) -> Graphs:
+def worth_of(graphs: Graphs, settings: Tables, rows: NDArray[np.int32] | Rows) -> TableWorth | None:
+    """Return what errors in the item table cost, None where `settings` does not ask; `rows` int32 [n, L]."""
+    asked = settings.rank_share or settings.by_worth
+    return table_worth(graphs, rows) if asked and graphs.tied is not None else None
+
+
+def shaped(graphs: Graphs, settings: Tables, worth: TableWorth | None = None) -> Graphs:
     """Return `graphs` with the layers that `settings` asks for, their weights made from those of `graphs`.
 
-    Raises ConvertError when the model cannot have them.
+    Without `worth` only their shapes are what they will be. Raises ConvertError when the model cannot have
+    them.
     """
     if not settings.rank_share:
         return graphs
@@ -33,23 +42,31 @@ def shaped(graphs: Graphs, settings: Tables) -> Graphs:
     if graphs.tied is None:
         raise no_tied_table(graphs)
     width = graphs.training.get_layer(graphs.table).output_dim
-    return low_rank(graphs, max(1, round(settings.rank_share * width)))
+    metric = None if worth is None else worth.metric
+    return low_rank(graphs, max(1, round(settings.rank_share * width)), metric)
 
 
-def rules(model: Any, settings: Tables, popularity: NDArray[np.int64] | None) -> Rules:
+def rules(
+    model: Any,
+    settings: Tables,
+    popularity: NDArray[np.int64] | None,
+    worth: TableWorth | None = None,
+) -> Rules:
     """Return the rule of each weight of `model` that `settings` puts on a coarse grid.
 
-    Every Embedding takes the table's grid, everything else that is rounded the network's. Rows differ by
-    band where a table has one row for each count of `popularity` int64 [V + 1].
+    Every Embedding takes the table's grid, everything else that is rounded the network's, but the turns of a
+    table in axes: every row passes through them, and they stay at 8 bits. Rows differ by
+    band, or by their `worth`, where a table has one row for each count of `popularity` int64 [V + 1].
     """
     found = {}
     for layer in model.layers:
         is_table = isinstance(layer, keras.layers.Embedding)
-        chosen = settings.layers.get(layer.name, settings.table if is_table else settings.network)
+        usual = settings.table if is_table else settings.network
+        chosen = settings.layers.get(layer.name, None if layer.name in TURNS else usual)
         names = matrices(layer) if layer.weights else None
         if chosen is None or not names:
             continue
-        multiples = _multiples(layer, settings, popularity) if is_table else None
+        multiples = _multiples(layer, settings, popularity, worth) if is_table else None
         found[layer.name] = {name: _rule(layer, name, chosen, multiples) for name in names}
     return found
 
@@ -69,7 +86,11 @@ def _rule(layer: Any, name: str, chosen: Grid, multiples: NDArray[np.int32] | No
     return grid.rule_of(getattr(layer, name).numpy(), chosen, multiples)
 
 
-def _multiples(layer: Any, settings: Tables, popularity: NDArray[np.int64] | None) -> Any:
+def _multiples(
+    layer: Any, settings: Tables, popularity: NDArray[np.int64] | None, worth: TableWorth | None
+) -> NDArray[np.int32] | None:
+    if settings.by_worth and worth is not None and layer.input_dim == len(worth.rows):
+        return grid.worth_multiples(worth.rows)
     if not settings.bands or popularity is None or layer.input_dim != len(popularity):
         return None
     return grid.row_multiples(popularity, settings.bands)

@@ -5,6 +5,7 @@ in the download has the bits of the levels and not of the bytes. Uniform steps w
 within a quarter of a bit of the best there is at a given error (Gish & Pierce, 1968).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,11 +25,13 @@ _TRIED_STEPS = np.geomspace(0.02, 4.0, 80)  # standard deviations
 class Rule(NamedTuple):
     """How one weight is rounded: to whole multiples of its rows' steps, at most `levels` of them.
 
-    `steps` is float32 [rows, 1], or [1, 1] for one step for all; each a whole multiple of the least.
+    `steps` is float32 [rows, 1], or [1, 1] for one step for all; each a whole multiple of the least. `rate`
+    is the price of a bit a weight in a training's loss.
     """
 
     steps: Array
     levels: int
+    rate: float = 0.0
 
 
 def rule_of(values: Array, grid: Grid, multiples: NDArray[np.int32] | None = None) -> Rule:
@@ -41,7 +44,7 @@ def rule_of(values: Array, grid: Grid, multiples: NDArray[np.int32] | None = Non
     spread = float(values.std()) or 1.0
     step = spread * grid.step if grid.step else _least_squares_step(finest, grid.levels)
     steps = np.full((1, 1), step) if multiples is None else step * multiples[:, None].astype(np.float64)
-    return Rule(steps.astype(np.float32), grid.levels)
+    return Rule(steps.astype(np.float32), grid.levels, grid.rate)
 
 
 def row_multiples(popularity: NDArray[np.int64], bands: Sequence[Band]) -> NDArray[np.int32]:
@@ -58,6 +61,28 @@ def row_multiples(popularity: NDArray[np.int64], bands: Sequence[Band]) -> NDArr
         multiples[1 + order[places]] = band.multiple
         begin += band.share
     return multiples
+
+
+def worth_multiples(worth: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return the multiple of the finest step for each table row, int32 [V + 1]: 1, 2, 4 or 8.
+
+    `worth` float64 [V + 1] is what a row's squared error costs. Of many independent errors the best steps
+    go with its root; what is measured on some hundred histories is noisy, and its fourth root ranked better.
+    """
+    relative = np.maximum(worth, np.finfo(np.float64).tiny) / np.median(worth[1:])
+    octaves = np.clip(np.rint(1 - np.log2(relative) / 4), 0, 3)
+    return np.asarray(2**octaves, np.int32)
+
+
+def bits(counted: Any) -> Any:
+    """Return about how many bits a weight takes once `counted` [rows, columns], in steps, are whole numbers.
+
+    Each column is taken for a Laplace distribution, as entropy coders see rounded weights: log2(2 e m) bits
+    of mean magnitude m where m is large, none at 0 (as Oktay et al., ICLR 2020, train with a model of the
+    coder's rate).
+    """
+    means = tf.reduce_mean(tf.abs(counted), axis=0)
+    return tf.reduce_mean(tf.math.log1p(2 * math.e * means)) / math.log(2)
 
 
 class GridQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type: ignore[misc]
