@@ -1,9 +1,11 @@
 """`make proof-rivals`: one trained teacher, packed by everything that a user would otherwise take.
 
 The stock conversions get the teacher as its author would export it: every position computed, the scores a
-product with the item table. Resumable: every file, ranking and count is kept in .edgepack/proofs/store. Each
-row holds what edgepack's own rows hold, found in the same runtimes; what a runtime refuses keeps its reason.
-The set must have been taken in before (`edgepack data movielens-1m --from PATH`).
+product with the item table. edgepack's own rows are of the teacher itself and of the student that its
+frontier has (`make proof-frontier-NAME`). Resumable: every file, ranking and count is kept in
+.edgepack/proofs/store. Each row holds what edgepack's own rows hold, found in the same runtimes; what a
+runtime refuses keeps its reason. The set must have been taken in before
+(`edgepack data movielens-1m --from PATH`).
 """
 
 import statistics
@@ -30,15 +32,16 @@ from edgepack.stages import Place, artifacts, compression, configured, figures, 
 from edgepack.store import Kept, Store, sha256_of, source_fingerprint, write_atomic
 from tests.proofs.dataset import HERE, ROOT, commit
 
-CORES = {"A53": "android-arm64-low", "A76": "android-arm64-high"}
+CORES = {"A53": "android-arm64-low", "A72": "android-arm64-mid", "A76": "android-arm64-high"}
 OWN = (
     ("ptq", "tflite-int8-f32scores"),
     ("ptq", "onnx-qdq"),
-    ("qat", "tflite-int8"),
-    ("qat", "tflite-int8-f32scores"),
-    ("prune50-qat", "tflite-int8-f32scores"),
-    ("qat", "onnx-qdq"),
-    ("prune50-qat", "onnx-qdq"),
+    ("distil", "tflite-dynamic"),
+    ("distil", "onnx-dynamic"),
+    ("distil-ptq", "tflite-int8-f32scores"),
+    ("distil-ptq", "onnx-qdq"),
+    ("distil-control-ptq", "tflite-int8-f32scores"),
+    ("distil-control-ptq", "onnx-qdq"),
 )
 AI_EDGE = "ai-edge-quantizer==0.4.1"
 ROUNDS = 3
@@ -60,12 +63,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Teacher(msgspec.Struct, frozen=True, kw_only=True):
-    """The trained model of a proof's configuration, with everything that its rows are made of."""
+    """A trained teacher and its student, with everything that the rows are made of."""
 
     place: Any
     split: Any
     model: Any
     trained: Any
+    student: Any
     reference: Any
     users: Any
     histories: Any
@@ -73,21 +77,26 @@ class Teacher(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def teacher(name: str) -> Teacher:
-    """Return the teacher of `tests/proofs/NAME.toml`, trained when the store lacks it."""
+    """Return teacher and student of frontier/NAME-student.toml, trained where the store lacks them."""
     store = Store(ROOT / ".edgepack" / "proofs" / "store")
-    place = Place(load_config(HERE / f"{name}.toml"), HERE, store, told)
+    path = HERE / "frontier" / f"{name}-student.toml"
+    place = Place(load_config(path), path.parent, store, told)
     split = logs.split_log(place)
-    model = configured.model(place, logs.facts(split).items)
+    items = logs.facts(split).items
+    model, learner = configured.teacher(place, items), configured.model(place, items)
     trained = models.train(place, split, model, place.config.seed)
+    taught_by = models.Trained(model, trained)
+    student = models.Trained(learner, models.distil(place, split, learner, taught_by, place.config.seed))
     users: EvaluationSet = load_split(split.path)[0].test
     return Teacher(
         place=place,
         split=split,
         model=model,
         trained=trained,
-        reference=figures.float_quality(place, split, models.Trained(model, trained)),
+        student=student,
+        reference=figures.float_quality(place, split, taught_by),
         users=users,
-        histories=padded(users.history, place.config.model.history_length),
+        histories=padded(users.history, model.length),
         calibration=logs.calibration(place, split)["history"],
     )
 
@@ -270,8 +279,10 @@ def _file(kept: Kept) -> Path | str:
 
 def own(one: Teacher, recipe: str, format: str) -> Path | str:
     """Return edgepack's own file of a recipe and a format."""
-    compressed = compression.compress(one.place, one.split, one.model, one.trained, recipe)
-    kept = artifacts.artifact(one.place, one.split, one.model, compressed, recipe, format)
+    taught_by = models.Trained(one.model, one.trained)
+    source = one.student if recipe.startswith("distil") else taught_by
+    compressed = compression.compress(one.place, one.split, source, recipe, taught_by)
+    kept = artifacts.artifact(one.place, one.split, source.model, compressed, recipe, format)
     found = figures.artifact_of(kept)
     return found if isinstance(found, str) else kept.path / found.file_name
 
