@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
 TEACHERS := $(addprefix proof-teacher-,movielens-1m amazon-beauty-bert4rec online-retail)
-FRONTIERS := $(addprefix proof-frontier-,movielens-1m online-retail)
+FRONTIERS := $(addprefix proof-frontier-,movielens-1m amazon-beauty-bert4rec online-retail)
 
 .PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
 .PHONY: $(TEACHERS) $(FRONTIERS) lint install tools system clean
