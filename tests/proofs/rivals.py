@@ -327,7 +327,7 @@ def _found(one: Teacher, name: str, file: Path) -> Row:
 
 def _instructions(one: Teacher, file: Path) -> dict[str, int | str]:
     profiles = load_profiles()
-    history = figures.longest(one.calibration)
+    history = figures.longest({"history": one.calibration})
     counted: dict[str, int | str] = {}
     for core, target in CORES.items():
         try:
@@ -340,7 +340,7 @@ def _instructions(one: Teacher, file: Path) -> dict[str, int | str]:
 
 def timed(one: Teacher, files: dict[str, Path]) -> dict[str, float]:
     """Return the milliseconds of an answer of every .onnx file in Chromium, the files in turn, thrice."""
-    history = {"history": figures.longest(one.calibration)}
+    history = figures.longest({"history": one.calibration})
     found: dict[str, list[float]] = {name: [] for name in files}
     for turn in range(ROUNDS):
         for name, file in files.items():
