@@ -350,7 +350,7 @@ def timed(one: Teacher, files: dict[str, Path]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-HEADER = ("file", "bytes", "deflated", "NDCG@10", "drop", "overlap@10", "A53", "A76", "WASM ms")
+HEADER = ("file", "bytes", "deflated", "NDCG@10", "drop", "overlap@10", *CORES, "WASM ms")
 
 
 def table(rows: list[Row]) -> str:
