@@ -29,12 +29,13 @@ _FORMATS = (
 
 
 class Point(NamedTuple):
-    """One candidate of one build."""
+    """One candidate of one build, and its instructions on each of the build's ARM targets."""
 
     build: str
     target: str
     candidate: Candidate
     chosen: bool
+    instructions: dict[str, int]
 
 
 def main(name: str) -> None:
@@ -55,6 +56,8 @@ def _built(name: str) -> BuildResult:
 def points(results: Iterable[BuildResult]) -> list[Point]:
     """Return every ranked candidate once a file, the smallest first."""
     found = {}
+    results = tuple(results)
+    counts = _counts(results)
     for result in results:
         for target in result.targets:
             for one in target.candidates:
@@ -62,8 +65,21 @@ def points(results: Iterable[BuildResult]) -> list[Point]:
                 key = (one.artifact.sha256, target.platform)
                 if shown and (key not in found or one.artifact.sha256 == target.chosen):
                     chosen = one.artifact.sha256 == target.chosen
-                    found[key] = Point(result.name, target.target, one, chosen)
+                    found[key] = Point(
+                        result.name, target.target, one, chosen, counts.get(one.artifact.sha256, {})
+                    )
     return sorted(found.values(), key=lambda point: point.candidate.artifact.deflate_bytes)
+
+
+def _counts(results: Iterable[BuildResult]) -> dict[str, dict[str, int]]:
+    """Return the instructions of each file, by SHA-256 and target."""
+    found: dict[str, dict[str, int]] = {}
+    for target in (target for result in results for target in result.targets):
+        for one in target.candidates:
+            number = one.measurement.get("instructions") if one.measurement else None
+            if number is not None and number.value is not None:
+                found.setdefault(one.artifact.sha256, {})[target.target] = int(number.value)
+    return found
 
 
 def reference_bytes(found: Iterable[Point]) -> int:
@@ -93,8 +109,8 @@ def rendered(name: str, results: list[BuildResult]) -> str:
         f"Overlap@10 of two teachers that differ in their seed: {floor}.",
         "",
         "| build | candidate | target | raw | deflated | brotli | table, raw | smaller | drop of NDCG@10 "
-        "| overlap@10 | ships |",
-        "| --- " * 11 + "|",
+        "| overlap@10 | million instructions | ships |",
+        "| --- " * 12 + "|",
         *(_line(point, whole) for point in found),
     ]
     return "\n".join(lines) + "\n"
@@ -115,6 +131,7 @@ def _line(point: Point, whole: int) -> str:
         f"{whole / artifact.deflate_bytes:.1f} x",
         f"{drop.value:.2%} \\[{drop.low:.2%}, {drop.high:.2%}\\]",
         f"{quality.overlap_at_10:.3f}",
+        ", ".join(f"{t.removeprefix('android-')} {n / 1e6:.2f}" for t, n in point.instructions.items()),
         "yes" if point.chosen else "",
     )
     return f"| {' | '.join(cells)} |"
