@@ -5,8 +5,8 @@ r rows of width V + 1: the last layer gets cheaper, too. B stands in the file tw
 reads it (training makes them differ), and A once. Even with r = d the turn pays: along most axes rows vary
 little for what their errors cost, so on one grid (`grid`) these hold few levels and deflate to next to
 nothing. Transform coding with one step for all axes is what spends the bits best (Huang & Schultheiss, 1963).
-The table of a MovieLens-1M student of one block keeps its lists to overlap@10 0.78, untrained, in 98 kB deflated
-on one grid, to 0.79 in 76 kB in these axes and in 65 kB with rows' steps by their worth, too.
+The table of a MovieLens-1M student of one block keeps its lists to overlap@10 0.78, untrained, in 98 kB
+deflated on one grid, to 0.79 in 76 kB in these axes and in 65 kB with rows' steps by their worth, too.
 """
 
 from typing import Any
