@@ -129,6 +129,10 @@ def test_a_wider_tolerance_ends_in_a_smaller_file_and_either_search_holds_its_ow
         ("tables.control.most_trials = 0", "Expected `int` >= 1"),
         ("tables.control.shares = [0.9, 0.9]", "1 in sum at most"),
         ("tables = 3", "Expected `object"),
+        (
+            "tables = { by_worth = true, bands = [{ share = 1.0, multiple = 2 }] }",
+            "both choose the rows' steps",
+        ),
     ],
 )
 def test_an_own_recipe_with_a_fault_is_refused_in_one_sentence(tmp_path, line, said):

@@ -221,6 +221,9 @@ def test_low_rank_refuses_what_it_cannot_do():
         low_rank.low_rank(build(), WIDTH + 1)
     with pytest.raises(ConvertError, match="no product with its item table"):
         low_rank.low_rank(build(neumf, width=8, mlp_in=8, mlp_out=8), 4)
+    for asked in (Tables(rank_share=0.5), Tables(by_worth=True)):
+        with pytest.raises(ConvertError, match="no product with its item table"):
+            formats.worth_of(build(neumf, width=8, mlp_in=8, mlp_out=8), asked, HISTORIES)
 
 
 def test_principal_axes_hold_the_same_table_in_fewer_bytes():

@@ -149,6 +149,13 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learning_rate: _Rate = 1e-3
     distil: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse two ways at once to choose the rows' steps."""
+        if self.by_worth and self.bands:
+            raise ValueError(
+                "by_worth and bands both choose the rows' steps: set by_worth = false or no bands"
+            )
+
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The steps between a float model and its artifacts; None leaves a step out.

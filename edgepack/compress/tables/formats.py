@@ -19,9 +19,15 @@ from edgepack.rows import Rows
 
 
 def worth_of(graphs: Graphs, settings: Tables, rows: NDArray[np.int32] | Rows) -> TableWorth | None:
-    """Return what errors in the item table cost, None where `settings` does not ask; `rows` int32 [n, L]."""
-    asked = settings.rank_share or settings.by_worth
-    return table_worth(graphs, rows) if asked and graphs.tied is not None else None
+    """Return what errors in the item table cost, None where `settings` does not ask; `rows` int32 [n, L].
+
+    Raises ConvertError for a model that scores by no product with its table.
+    """
+    if not (settings.rank_share or settings.by_worth):
+        return None
+    if graphs.tied is None:
+        raise no_tied_table(graphs)
+    return table_worth(graphs, rows)
 
 
 def shaped(graphs: Graphs, settings: Tables, worth: TableWorth | None = None) -> Graphs:
@@ -55,8 +61,8 @@ def rules(
     """Return the rule of each weight of `model` that `settings` puts on a coarse grid.
 
     Every Embedding takes the table's grid, everything else that is rounded the network's, but the turns of a
-    table in axes: every row passes through them, and they stay at 8 bits. Rows differ by
-    band, or by their `worth`, where a table has one row for each count of `popularity` int64 [V + 1].
+    table in axes: every row passes through them, and they stay at 8 bits. Rows differ
+    by band, or by their `worth`, where a table has one row for each count of `popularity` int64 [V + 1].
     """
     found = {}
     for layer in model.layers:

@@ -69,7 +69,8 @@ def worth_multiples(worth: NDArray[np.float64]) -> NDArray[np.int32]:
     `worth` float64 [V + 1] is what a row's squared error costs. Of many independent errors the best steps
     go with its root; what is measured on some hundred histories is noisy, and its fourth root ranked better.
     """
-    relative = np.maximum(worth, np.finfo(np.float64).tiny) / np.median(worth[1:])
+    least = np.finfo(np.float64).tiny
+    relative = np.maximum(worth, least) / max(float(np.median(worth[1:])), least)
     octaves = np.clip(np.rint(1 - np.log2(relative) / 4), 0, 3)
     return np.asarray(2**octaves, np.int32)
 

@@ -79,10 +79,10 @@ def _roots(width: int, metric: NDArray[np.float64] | None) -> tuple[NDArray[np.f
 
 
 def no_tied_table(graphs: Graphs) -> ConvertError:
-    """Return the error for a model that cannot have its table in principal axes."""
+    """Return the error for a model whose table and scores are not one."""
     return ConvertError(
         f"model '{graphs.serving.name}'",
         "it scores by no product with its item table",
-        allowed="principal axes are for models that look up and score with one table",
-        remedy="Choose a recipe without `rank_share`: `table-4bit-qat` or `table-3bit-qat`.",
+        allowed="axes and steps by worth are for models that look up and score with one table",
+        remedy="Choose a recipe without `rank_share` and `by_worth`: `table-4bit-qat` or `table-3bit-qat`.",
     )
