@@ -69,9 +69,11 @@ class KillInSecondEpoch:
             raise Killed
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_killed_training_ends_with_the_bits_of_an_unbroken_one(family: str, tmp_path: Path) -> None:
-    split, settings = _rings(), TrainingSettings(epochs=3, **QUICK, **_loss(family))
+@pytest.mark.parametrize(("family", "average"), [*((family, 0.0) for family in FAMILIES), ("mf", 0.9)])
+def test_a_killed_training_ends_with_the_bits_of_an_unbroken_one(
+    family: str, average: float, tmp_path: Path
+) -> None:
+    split, settings = _rings(), TrainingSettings(epochs=3, average=average, **QUICK, **_loss(family))
     whole, broken, resumed = _built(family), _built(family), _built(family)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -137,6 +139,21 @@ def test_the_best_epoch_or_the_last_remains_as_asked(tmp_path: Path) -> None:
         history = fit(_built("mf"), split, settings, work=tmp_path / keep, tell=silent)
         ndcg = [record["valid_ndcg@10"] for record in history.records]
         assert history.kept_epoch == (int(np.argmax(ndcg)) + 1 if keep == "best" else 3)
+
+
+def test_an_average_of_the_weights_is_ranked_and_kept_and_training_goes_its_own_way(tmp_path: Path) -> None:
+    split, losses, weights = _rings(), [], []
+    for average in (0.0, 0.95):
+        (tmp_path / str(average)).mkdir()
+        graphs, settings = _built("mf"), TrainingSettings(epochs=6, keep="last", average=average, **QUICK)
+        history = fit(graphs, split, settings, work=tmp_path / str(average), tell=silent)
+        losses.append([record["loss"] for record in history.records])
+        weights.append(graphs.training.get_layer("item_embedding").get_weights()[0])
+    begun = _built("mf").training.get_layer("item_embedding").get_weights()[0]
+    assert losses[0] == losses[1]
+    # Weights that grow steadily have an average between where they began and where they are.
+    grown, averaged = (np.abs(found - begun).mean() for found in weights)
+    assert 0.3 * grown < averaged < 0.98 * grown
 
 
 def test_a_table_of_the_callers_own_is_what_the_loss_reads(tmp_path: Path) -> None:

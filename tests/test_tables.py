@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from edgepack.models import neumf, sasrec
+from edgepack.models.folding import shipped
 from edgepack.models.graphs import transfer
 
 from edgepack import levels, ship
 from edgepack.compress import importance, qat, steps
-from edgepack.compress.recipes import RECIPES, Band, Grid, QuantizationAware, Recipe, Tables
-from edgepack.compress.tables import formats, grid, low_rank
+from edgepack.compress.recipes import RECIPES, Band, Codes, Grid, QuantizationAware, Recipe, Tables
+from edgepack.compress.tables import codes, formats, grid, low_rank
 from edgepack.compress.weights import save_weights
 from edgepack.convert import flatbuffer, onnx, onnx_graph, parity, promises, tflite
 from edgepack.errors import ConvertError
@@ -35,6 +36,7 @@ def build(family=sasrec, **hyper):
 
 def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
     """Teach every history its own last item, 8 steps an epoch."""
+    rows = graphs.rows or tf.identity
     model, optimizer = graphs.training, keras.optimizers.Adam(learning_rate)
     targets = tf.constant(HISTORIES[:, -1])
 
@@ -42,7 +44,7 @@ def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
     def step():
         with tf.GradientTape() as tape:
             hidden = model(HISTORIES, training=True)[:, -1]
-            logits = tf.matmul(hidden, table(), transpose_b=True)
+            logits = tf.matmul(hidden, rows(tf.convert_to_tensor(table())), transpose_b=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
             loss += tf.add_n([tf.constant(0.0), *model.losses])
         variables = model.trainable_variables
@@ -285,3 +287,94 @@ def test_a_bundle_says_every_setting_of_a_recipe_by_its_path():
     assert said["tables.table.step"] == 0.35
     assert said["tables.network.levels"] == 15
     assert all(isinstance(value, bool | int | float | str) for value in said.values())
+
+
+CODES = Codes(groups=3, values=32, kept_share=0.8)
+CODED = Tables(codes=CODES, table=Grid(levels=15), network=Grid(levels=31), epochs=1)
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory):
+    """The plain and the quantized serving model of a recipe with item codes."""
+    return compressed(tmp_path_factory.mktemp("codes"), CODED, QuantizationAware(epochs=1))
+
+
+def codes_of(model, layer=codes.LOOK_UP):
+    return np.stack(model.get_layer(layer).get_weights())
+
+
+def test_a_row_is_the_sum_of_its_books_rows_in_training_and_in_serving():
+    graphs = codes.coded(build(), CODES, POPULARITY)
+    books = graphs.training.get_layer(graphs.table).get_weights()[0].reshape(3, 32, WIDTH)
+    rows = sum(books[group][codes_of(graphs.training)[group]] for group in range(3))
+    np.testing.assert_allclose(graphs.rows(books.reshape(-1, WIDTH)).numpy(), rows, rtol=0, atol=1e-6)
+    assert rows.shape == (ITEMS + 1, WIDTH)
+    scores = graphs.training(HISTORIES).numpy()[:, -1] @ rows.T
+    np.testing.assert_allclose(graphs.serving(HISTORIES).numpy(), scores, rtol=0, atol=1e-4)
+
+
+def test_books_leave_less_over_the_more_there_are():
+    table = build().training.get_layer("item_embedding").get_weights()[0]
+
+    def error(groups):
+        made = codes.fit(table, Codes(groups=groups, values=16), POPULARITY)
+        rows = made.books.reshape(groups, 16, WIDTH)[np.arange(groups)[:, None], made.codes].sum(axis=0)
+        return float(((rows - table)[1:] ** 2).sum() / (table[1:] ** 2).sum())
+
+    errors = [error(groups) for groups in (1, 2, 4, 8)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.1 < errors[0]
+
+
+def test_popular_items_keep_more_of_their_codes():
+    table = build().training.get_layer("item_embedding").get_weights()[0]
+    found = codes.fit(table, Codes(groups=4, values=16, kept_share=0.5), POPULARITY).codes
+    kept = (found > 0).sum(axis=0)
+    assert kept.sum() == 0.5 * 4 * (ITEMS + 1)
+    assert kept[0] == 4
+    # A later code is there only where the earlier ones are.
+    assert all((found[:n, i] > 0).all() and not found[n:, i].any() for i, n in enumerate(kept))
+    order = np.argsort(POPULARITY[1:])
+    assert kept[1:][order[-30:]].mean() > kept[1:][order[:30]].mean()
+
+
+def test_training_changes_books_and_no_code(coded):
+    trained = shipped(build())
+    graphs = formats.shaped(trained, CODED, formats.worth_of(trained, CODED, HISTORIES), POPULARITY)
+    for model in coded:
+        assert np.array_equal(codes_of(model), codes_of(graphs.serving))
+        assert np.array_equal(codes_of(model, codes.SCORES), codes_of(graphs.serving))
+    books = coded[0].get_layer("item_embedding").get_weights()[0]
+    assert len(np.unique(np.round(books / levels.step_of(books)))) <= 31
+    assert not np.allclose(books, graphs.serving.get_layer("item_embedding").get_weights()[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("format", ["tflite-int8-f32scores", "tflite-float32", "onnx-qdq", "ort-qdq"])
+def test_a_file_with_codes_ranks_as_the_keras_model(coded, format, tmp_path):
+    plain, quantized = coded
+    model = quantized if format.startswith("tflite-int8") else plain
+    convert = tflite.convert if format.startswith("tflite") else onnx.convert
+    path = tmp_path / f"model.{format.partition('-')[0]}"
+    path.write_bytes(convert(model, format, length=LENGTH, calibration=HISTORIES))
+    engine = "litert" if format.startswith("tflite") else "onnxruntime"
+    scores = host.run(engine, path, {"history": HISTORIES}, deadline_s=60)
+    assert parity.check(model(HISTORIES, training=False).numpy(), scores, format).reason == ""
+
+
+def test_a_file_holds_each_code_once_in_a_byte(coded):
+    plain, quantized = coded
+    data = tflite.convert(quantized, "tflite-int8-f32scores", length=LENGTH, calibration=HISTORIES)
+    stored = [c for c in flatbuffer.constants(data) if "/codes" in c.name]
+    assert [c.values.dtype for c in stored] == [np.uint8] * 3
+    assert {c.values.tobytes() for c in stored} == {c.astype(np.uint8).tobytes() for c in codes_of(plain)}
+    assert sum(flatbuffer.tables(data).values()) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
+    assert promises.broken(data, "tflite-int8-f32scores") == ()
+    data = onnx.convert(plain, "onnx-qdq", length=LENGTH, calibration=HISTORIES)
+    assert onnx.table_bytes(data) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
+
+
+def test_codes_are_refused_where_they_cannot_be():
+    with pytest.raises(ConvertError, match="scores by no product with its item table"):
+        codes.coded(build(neumf, width=8), CODES, POPULARITY)
+    with pytest.raises(ValueError, match="leave out rank_share, bands, by_worth and control"):
+        Tables(codes=CODES, by_worth=True)

@@ -106,6 +106,17 @@ class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     multiple: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Codes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Item codes: each row is the sum of one row out of each of `groups` books of `values` rows.
+
+    All items together keep `kept_share` (0..1) of their codes, a byte each; the popular ones keep most.
+    """
+
+    groups: Annotated[int, msgspec.Meta(ge=1)] = 8
+    values: Annotated[int, msgspec.Meta(ge=2, le=256)] = 256
+    kept_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+
+
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Accuracy control before anything is trained: which precision each layer and table band can do with.
 
@@ -135,7 +146,8 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `table` is the grid of embedding tables, `network` that of Dense kernels and positions, None leaves either
     at 8 bits. `bands`, most popular items first, gives rows of the table coarser steps, `by_worth` every row
     one by what its errors cost, and `layers` a layer a grid of its own in the network's place. `control`
-    finds bands and layers. Nothing is trained with `epochs` 0.
+    finds bands and layers. `codes` puts sums of rows of small books in the place of the table's rows; the
+    table's grid is then the books'. Nothing is trained with `epochs` 0.
     """
 
     rank_share: float = 0.0
@@ -145,12 +157,18 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     by_worth: bool = False
     layers: dict[str, Grid] = {}
     control: Control | None = None
+    codes: Codes | None = None
     epochs: _Epochs = 8
     learning_rate: _Rate = 1e-3
     distil: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse two ways at once to choose the rows' steps."""
+        """Refuse two ways at once to choose the rows' steps, and steps for rows that are sums."""
+        if self.codes and (self.rank_share or self.bands or self.by_worth or self.control):
+            raise ValueError(
+                "codes leave no rows to put on axes or steps of their own: leave out rank_share, bands, "
+                "by_worth and control"
+            )
         if self.by_worth and self.bands:
             raise ValueError(
                 "by_worth and bands both choose the rows' steps: set by_worth = false or no bands"
@@ -262,6 +280,7 @@ _PLAIN = (
         tables=Tables(rank_share=1.0, table=Grid(step=0.35), network=Grid(levels=15), by_worth=True),
         quantization=_QAT,
     ),
+    Recipe(name="table-codes-qat", tables=Tables(codes=Codes()), quantization=_QAT),
     Recipe(name="control-ptq", tables=Tables(control=Control(), epochs=0)),
     Recipe(name="control-qat", tables=Tables(control=Control()), quantization=_QAT),
 )

@@ -9,6 +9,7 @@ and nothing is rearranged.
 from collections.abc import Mapping
 from typing import Any
 
+from edgepack.compress.tables.codes import AddScores
 from edgepack.compress.tables.grid import GridQuantizer, Rule
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
@@ -60,6 +61,7 @@ PASSING: tuple[type, ...] = (
     graphs.TakeLast,
     graphs.SliceRows,
     graphs.StepDropout,
+    AddScores,
 )
 
 _ADVICE = {

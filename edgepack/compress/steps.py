@@ -90,7 +90,7 @@ def compress(
     if recipe.tables is not None:
         _to_serving(graphs)
         worth = formats.worth_of(graphs, recipe.tables, calibration)
-        graphs = formats.shaped(graphs, recipe.tables, worth)
+        graphs = formats.shaped(graphs, recipe.tables, worth, popularity)
         rules = formats.rules(graphs.training, recipe.tables, popularity, worth)
         _put_on_grids(graphs, recipe.tables, rules, finetune, work)
     if recipe.clustering is not None:
@@ -270,7 +270,7 @@ def _quantize(
         training = _wrapped(graphs.training, recipe, float_outputs=not encoder, rules=rules)
         transfer(serving, training, table=graphs.table, tied=None)
     finetune(
-        Graphs(training, training if alone else serving, graphs.table, graphs.tied),
+        graphs._replace(training=training, serving=training if alone else serving),
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         keep_last=False,
@@ -300,7 +300,7 @@ def _calibrated(
 
 def _with_training(graphs: Graphs, training: Any) -> Graphs:
     alone = graphs.training is graphs.serving
-    return Graphs(training, training if alone else graphs.serving, graphs.table, graphs.tied)
+    return graphs._replace(training=training, serving=training if alone else graphs.serving)
 
 
 def _to_serving(graphs: Graphs) -> None:

@@ -30,6 +30,7 @@ _TYPES: dict[int, Any] = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.FLOAT16: np.float16,
     schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT8: np.uint8,
     schema.TensorType.INT16: np.int16,
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT64: np.int64,
@@ -48,6 +49,7 @@ _ROLES = {
     ("FULLY_CONNECTED", 2): "bias",
     ("BATCH_MATMUL", 1): "weights",
     ("CONV_2D", 1): "weights",
+    ("CAST", 0): "codes",
 }
 
 
@@ -116,8 +118,9 @@ def constants(model: bytes) -> tuple[Constant, ...]:
 
 
 def tables(model: bytes) -> dict[str, int]:
-    """Return the bytes of each embedding table (the constants that rows are looked up in), by name."""
-    return {c.name: c.values.nbytes for c in _matrices(model) if c.name.endswith("/table")}
+    """Return the bytes of each embedding table, by name: constants that rows are looked up in, and codes."""
+    found = {c.name: c.values.nbytes for c in _matrices(model) if c.name.endswith("/table")}
+    return found | {c.name: c.values.nbytes for c in constants(model) if "/codes" in c.name}
 
 
 def zero_share(model: bytes) -> dict[str, float]:

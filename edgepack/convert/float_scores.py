@@ -13,8 +13,9 @@ from ai_edge_litert import schema_py_generated as schema
 from edgepack.convert import flatbuffer
 from edgepack.errors import ConvertError
 
-# What may stand between the last FULLY_CONNECTED and the scores, and works on float32 as it is.
-_PASSING = {"RESHAPE": 1, "LOGISTIC": 1, "SQUEEZE": 1}
+# What may stand between the last FULLY_CONNECTED and the scores, and works on float32 as it is. The last
+# three add up what the books of item codes score.
+_PASSING = {"RESHAPE": 1, "LOGISTIC": 1, "SQUEEZE": 1, "SPLIT": 1, "GATHER": 1, "ADD": 1}
 # Hybrid FULLY_CONNECTED: float32 activations, int8 weights of one scale, inputs quantized row by row with
 # a zero point. Version 9 is in tflite-runtime 2.14; 12 (a scale per channel) is not.
 _HYBRID_VERSION = 9
@@ -48,7 +49,8 @@ def float_scores(model: bytes) -> bytes:
     _bias_to_float(read_model, graph, tail.scoring)
     _to_hybrid(read_model, tail.scoring)
     for operator in (tail.scoring, *tail.passing):
-        _to_float(graph.tensors[operator.outputs[0]])
+        for made in operator.outputs:
+            _to_float(graph.tensors[made])
     for operator in tail.passing:
         version = _PASSING[flatbuffer.operator_name(read_model, operator)]
         operator.opcodeIndex = _with_version(read_model, operator.opcodeIndex, version)
@@ -62,24 +64,37 @@ def float_scores(model: bytes) -> bytes:
 
 
 def _tail(model: Any, graph: Any) -> _Tail:
-    made_by = {int(operator.outputs[0]): operator for operator in graph.operators}
+    made_by = {int(made): operator for operator in graph.operators for made in operator.outputs}
     dequantize = made_by[int(graph.outputs[0])]
     names: list[str] = [flatbuffer.operator_name(model, dequantize)]
     passing: list[Any] = []
-    operator = dequantize
-    while names == ["DEQUANTIZE"] or names[-1] in _PASSING:
-        operator = made_by.get(int(operator.inputs[0]))
-        names.append(flatbuffer.operator_name(model, operator) if operator is not None else "its input")
-        if names[-1] in _PASSING:
-            passing.insert(0, operator)
-    if names[0] != "DEQUANTIZE" or names[-1] != "FULLY_CONNECTED":
+    scoring: list[Any] = []
+    waiting = [int(dequantize.inputs[0])] if names == ["DEQUANTIZE"] else []
+    while waiting:
+        operator = made_by.get(waiting.pop())
+        name = flatbuffer.operator_name(model, operator) if operator is not None else "its input"
+        if name in _PASSING and not any(operator is known for known in passing):
+            passing.append(operator)
+            waiting += _quantized_inputs(graph, operator)
+        if name not in _PASSING and not any(operator is known for known in scoring):
+            scoring.append(operator)
+        names += [name] if name not in names else []
+    ends = [flatbuffer.operator_name(model, one) for one in scoring if one is not None]
+    if ends != ["FULLY_CONNECTED"]:
         raise ConvertError(
             "tflite-int8-f32scores",
             f"the graph ends with {' <- '.join(names)}",
             allowed="it must end with a Dense layer and nothing but Reshape or sigmoid after it",
             remedy="Use tflite-int8, or make a Dense layer the last one.",
         )
-    return _Tail(operator, passing, dequantize)
+    return _Tail(
+        scoring[0], [one for one in graph.operators if any(one is known for known in passing)], dequantize
+    )
+
+
+def _quantized_inputs(graph: Any, operator: Any) -> list[int]:
+    """Return the int8 tensors that an operator reads: not its axis, shape or places."""
+    return [int(i) for i in operator.inputs if i >= 0 and graph.tensors[i].type == schema.TensorType.INT8]
 
 
 def _require_one_scale(weights: Any) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from edgepack.convert import onnx_quantize
+from edgepack.convert.byte_codes import has_codes, in_onnx
 from edgepack.convert.onnx_graph import (
     ANONYMOUS,
     Array,
@@ -89,8 +90,9 @@ def quantized(
     if bias_correction and variant in _INT8:
         graph = onnx_quantize.corrected(graph, calibration, float_layers)
     data = to_bytes(_VARIANTS[variant](graph, calibration, method, float_layers))
-    # Folding constants would write every float16 weight out a second time, as float32.
-    return to_ort(data, folds_constants=variant != "float16") if container == "ort" else data
+    # Folding constants would write float16 weights out a second time, as float32, and codes as int32.
+    folds = variant != "float16" and not has_codes(graph)
+    return to_ort(data, folds_constants=folds) if container == "ort" else data
 
 
 def export(serving: "keras.Model", *, length: int) -> bytes:
@@ -122,7 +124,7 @@ def export(serving: "keras.Model", *, length: int) -> bytes:
     if len(graph.inputs) == 1:
         names[graph.inputs[0].name] = "history"
     variables = {variable.name.split(":")[0]: variable.numpy() for variable in serving.weights}
-    return to_bytes(tied(renamed(graph, names | _weight_names(graph, variables))))
+    return to_bytes(in_onnx(tied(renamed(graph, names | _weight_names(graph, variables)))))
 
 
 def _weight_names(graph: Graph, variables: Mapping[str, Array]) -> dict[str, str]:

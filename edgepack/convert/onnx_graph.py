@@ -240,10 +240,12 @@ def op_list(data: bytes) -> tuple[str, ...]:
 
 
 def table_bytes(data: bytes) -> int:
-    """Return the bytes of the embedding tables: matrices that a Gather picks rows or columns from."""
+    """Return the bytes of the embedding tables: matrices that a Gather picks from, and item codes."""
     graph = parse(data)
-    read = {node.input[0] for node in graph.nodes if node.op_type == "Gather"}
-    return sum(array.nbytes for name, array in graph.weights.items() if name in read and array.ndim == 2)
+    read, cast = ({n.input[0] for n in graph.nodes if n.op_type == kind} for kind in ("Gather", "Cast"))
+    rows = (array for name, array in graph.weights.items() if name in read and array.ndim == 2)
+    codes = (array for name, array in graph.weights.items() if name in cast and array.dtype == np.uint8)
+    return sum(array.nbytes for array in (*rows, *codes))
 
 
 def zero_share(data: bytes) -> dict[str, float]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.convert import flatbuffer
+from edgepack.convert.byte_codes import in_tflite
 from edgepack.convert.float_scores import float_scores
 from edgepack.convert.portable import portable
 from edgepack.errors import ConvertError, did_you_mean
@@ -55,7 +56,7 @@ def convert(
                 converted = converter.convert()
     except (converter_error(), RuntimeError, ValueError) as error:
         raise _refused(serving.name, format, error) from error
-    model = flatbuffer.canonical(portable(converted))
+    model = flatbuffer.canonical(in_tflite(portable(converted)))
     is_float_already = serving.output_names[0] in float_layers
     return float_scores(model) if format == "tflite-int8-f32scores" and not is_float_already else model
 

@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 from edgepack.convert import flatbuffer
 
 _Type = schema.TensorType
-_CONSTANT_TYPES = {"float32": _Type.FLOAT32, "int32": _Type.INT32, "int8": _Type.INT8}
+_CONSTANT_TYPES = {
+    "float32": _Type.FLOAT32,
+    "int32": _Type.INT32,
+    "int8": _Type.INT8,
+    "uint8": _Type.UINT8,
+}
 
 
 def constant(model: Any, graph: Any, values: NDArray[Any], scale: float | None = None) -> int:
-    """Add a constant: float32, int32, or int8 with its `scale` and the zero point 0."""
+    """Add a constant: float32, int32, uint8, or int8 with its `scale` and the zero point 0."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)

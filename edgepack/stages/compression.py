@@ -108,9 +108,9 @@ def _finetune(place: Place, split: Kept, model: Model, recipe_name: str, teacher
         table: Any,
         work: Path,
     ) -> object:
-        chosen = settings(
-            epochs=epochs, learning_rate=learning_rate, keep="last" if keep_last else "best", patience=0
-        )
+        # An average of weights on their way to zero, or to one value, is neither.
+        kept = {"keep": "last", "average": 0.0} if keep_last else {"keep": "best"}
+        chosen = settings(epochs=epochs, learning_rate=learning_rate, patience=0, **kept)
         told = telling(place.tell, f"{recipe_name}: {work.name}")
         # What the hints' projection had learnt was left behind with the float training.
         how = msgspec.structs.replace(distillation(place), hints=0.0)

@@ -17,17 +17,17 @@ Arrays = list[NDArray[Any]]
 
 
 class State(NamedTuple):
-    """What a training goes on from: arrays of model, optimizer and best epoch, and the epochs' records."""
+    """What a training goes on from: arrays of model, optimizer and kept epoch, and the epochs' records."""
 
     weights: Arrays
     optimizer: Arrays
-    best: Arrays
+    kept: Arrays
     records: list[dict[str, float]]
 
 
 def save(work: Path, key: str, state: State) -> None:
     """Write `state` into the folder `work`; `key` names the settings that it belongs to."""
-    groups = {"w": state.weights, "o": state.optimizer, "b": state.best}
+    groups = {"w": state.weights, "o": state.optimizer, "k": state.kept}
     arrays = {f"{name}{i}": array for name, group in groups.items() for i, array in enumerate(group)}
     meta = {"key": key, "records": state.records, "sizes": {name: len(g) for name, g in groups.items()}}
     stream = io.BytesIO()
@@ -42,12 +42,12 @@ def load(work: Path, key: str) -> State | None:
             meta = json.loads(str(stored["meta"]))
             if meta["key"] != key:
                 return None
-            weights, optimizer, best = (
-                [stored[f"{name}{i}"] for i in range(meta["sizes"][name])] for name in ("w", "o", "b")
+            weights, optimizer, kept = (
+                [stored[f"{name}{i}"] for i in range(meta["sizes"][name])] for name in ("w", "o", "k")
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    return State(weights, optimizer, best, meta["records"])
+    return State(weights, optimizer, kept, meta["records"])
 
 
 def forget(work: Path) -> None:

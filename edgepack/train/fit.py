@@ -99,7 +99,8 @@ def _encoder_job(
     guide: distil.Guide | None,
 ) -> Job:
     model, length = graphs.training, graphs.training.inputs[0].shape[1]
-    rows = table or (lambda: model.get_layer(graphs.table).embeddings)
+    weights = table or (lambda: model.get_layer(graphs.table).embeddings)
+    rows = weights if graphs.rows is None else lambda: graphs.rows(tf.convert_to_tensor(weights()))
     loss_of = losses.LOSSES[settings.loss]
     hints = distil.projection(guide, length, model.outputs[0].shape[-1], settings.seed)
 

@@ -60,7 +60,7 @@ def train(
 ) -> History:
     """Train `job.model` in place and return what happened; goes on from what `work` holds."""
     steps = sum(1 for _ in job.draw(0))
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    optimizer = _optimizer(settings)
     optimizer.build(job.trained)
     key = _key(job, split, settings)
     state = checkpoint.load(work, key) or checkpoint.State([], [], [], [])
@@ -77,13 +77,17 @@ def train(
             break
         clock = _Clock(state.records)
         loss = _epoch(job, step, optimizer, epoch, steps, settings, callbacks)
+        trained = _values(job)
+        if settings.average:
+            optimizer.finalize_variable_values(job.trained)
         quality = validation.rate(users, job.scores(fed), filter_seen=settings.filter_seen)
         record = {"loss": loss, **quality, **clock.read()}
-        state = _next_state(job, optimizer, state, record, settings)
+        state = _next_state(job, optimizer, state, record, settings, trained)
         checkpoint.save(work, key, state)
         tell(_figures(record), epoch + 1, settings.epochs)
-    if settings.keep == "best" and state.best:
-        _put(job.variables, state.best)
+        _put(job.variables, trained)
+    if state.kept:
+        _put(job.variables, state.kept)
     return History(state.records, _best(state.records) + 1 if settings.keep == "best" else len(state.records))
 
 
@@ -127,14 +131,33 @@ def _learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * warm * max(_LAST_RATE_SHARE, 1 - step / steps)
 
 
+def _optimizer(settings: TrainingSettings) -> Any:
+    """Return Adam, which keeps an exponential moving average of the weights where `average` asks for one."""
+    if not settings.average:
+        return keras.optimizers.Adam(settings.learning_rate)
+    return keras.optimizers.Adam(settings.learning_rate, use_ema=True, ema_momentum=settings.average)
+
+
 def _next_state(
-    job: Job, optimizer: Any, before: checkpoint.State, record: dict[str, float], settings: TrainingSettings
+    job: Job,
+    optimizer: Any,
+    before: checkpoint.State,
+    record: dict[str, float],
+    settings: TrainingSettings,
+    trained: checkpoint.Arrays,
 ) -> checkpoint.State:
+    """Return what training goes on from: the weights `trained`, and of those that were ranked with, the kept.
+
+    The two differ where the ranked ones are an average.
+    """
     records = [*before.records, record]
-    weights = [variable.numpy() for variable in job.variables]
-    improved = settings.keep == "best" and _best(records) == len(records) - 1
-    best = weights if improved else before.best
-    return checkpoint.State(weights, [variable.numpy() for variable in optimizer.variables], best, records)
+    keeps = settings.keep == "last" or _best(records) == len(records) - 1
+    kept = _values(job) if keeps else before.kept
+    return checkpoint.State(trained, [variable.numpy() for variable in optimizer.variables], kept, records)
+
+
+def _values(job: Job) -> checkpoint.Arrays:
+    return [variable.numpy() for variable in job.variables]
 
 
 def _best(records: list[dict[str, float]]) -> int:

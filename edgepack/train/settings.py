@@ -18,7 +18,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Models that fill gaps mask the newest item alone with chance `mask_newest`, else the share `mask_share` of
     all. `start` is where the weights begin (`train.start`): "random"; "neighbours", the item table on axes of
     which items are taken next to which; or "ease" (family mf alone), which ranks before it has learnt
-    anything and may be kept as it is with 0 `epochs`.
+    anything and may be kept as it is with 0 `epochs`. `average` > 0 ranks and keeps an exponential moving
+    average of the weights instead of the last ones: a step keeps that share of it (0.999: some 1,000 steps).
     """
 
     start: Literal["random", "neighbours", "ease"] = "random"
@@ -30,6 +31,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negatives: int = 300
     patience: int = 0
     keep: Literal["best", "last"] = "best"
+    average: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     seed: int = 1
     validation_users: int = 1000
     newest: float = 0.5

@@ -29,9 +29,18 @@ from edgepack.store import Kept, Store
 
 RECORD = Path(__file__).parent / "results" / "support.json"
 MOST_CELLS = 60
+"""That are converted and run; one that is refused costs nothing."""
 WORKS = "works"
 ITEMS, LENGTH = 500, 8
-TECHNIQUES = ("ptq", "qat", "prune50-qat", "thin50-qat", "cluster16-qat", "table-4bit-qat")
+TECHNIQUES = (
+    "ptq",
+    "qat",
+    "prune50-qat",
+    "thin50-qat",
+    "cluster16-qat",
+    "table-4bit-qat",
+    "table-codes-qat",
+)
 OWN = {"own Keras": "own_model.py", "own ONNX": "own_model.onnx"}
 SEARCHES = ("twotower",)
 # A model that came as ONNX has no training graph; what needs one is refused before any format is asked for.
@@ -84,8 +93,10 @@ def techniques() -> dict[str, tuple[str, ...]]:
 
 
 def _removes(recipe: Recipe) -> tuple[bool, ...]:
-    steps = (recipe.thinning, recipe.pruning, recipe.clustering, recipe.tables)
-    return tuple(step is not None for step in steps)
+    tables = recipe.tables
+    other_rows = tables is not None and bool(tables.rank_share or tables.codes)
+    steps = (recipe.thinning, recipe.pruning, recipe.clustering, tables)
+    return (*(step is not None for step in steps), other_rows)
 
 
 def _is_trained(name: str) -> bool:

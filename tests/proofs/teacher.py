@@ -1,10 +1,11 @@
 """`make proof-teacher-NAME`: trains the float teacher of a public set and writes its figures to results/
-teacher-NAME.md, its curve beside them.
+teacher-NAME.md, its curve beside them. One that has a teacher itself learns from that one, trained first.
 
 Resumable: the store under .edgepack/proofs keeps every finished epoch and stage. The set must have been
 taken in before (`edgepack data NAME --from PATH`).
 """
 
+import json
 import re
 import sys
 
@@ -26,20 +27,22 @@ _SHOWN = ("ndcg@10", "hr@10", "mrr")
 
 
 class Told:
-    """Passes progress on, and keeps the CPU seconds that a training tells in a file, across processes."""
+    """Passes progress on, and keeps the CPU seconds that trainings tell in a file, across processes."""
 
     def __init__(self, name: str, terminal: Terminal) -> None:
-        self.path, self.terminal = _STORE.parent / f"teacher-{name}.cpu", terminal
+        self.path, self.terminal = _STORE.parent / f"teacher-{name}.cpu.json", terminal
+        self.seconds: dict[str, int] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show one line of progress."""
         if found := _CPU.search(what):
-            write_atomic(self.path, found[1].encode())
+            self.seconds[what.partition(":")[0]] = int(found[1])
+            write_atomic(self.path, json.dumps(self.seconds).encode())
         self.terminal(what, done, total)
 
     def cpu_s(self) -> str:
-        """Return the CPU seconds of the training, in words when no file tells."""
-        return self.path.read_text() if self.path.exists() else "not kept"
+        """Return the CPU seconds of all trainings, in words when no file tells."""
+        return f"{sum(self.seconds.values()):,}" if self.seconds else "not kept"
 
 
 def main(name: str) -> None:
@@ -50,8 +53,13 @@ def main(name: str) -> None:
         told = Told(name, terminal)
         place = Place(config.load_config(path), path.parent, Store(_STORE), told)
         split = logs.split_log(place)
-        model = configured.model(place, logs.facts(split).items)
-        trained = models.train(place, split, model, place.config.seed)
+        items, seed = logs.facts(split).items, place.config.seed
+        model, teacher = configured.model(place, items), configured.teacher(place, items)
+        if teacher is None:
+            trained = models.train(place, split, model, seed)
+        else:
+            taught_by = models.Trained(teacher, models.train(place, split, teacher, seed))
+            trained = models.distil(place, split, model, taught_by, seed)
         reference = figures.float_quality(place, split, models.Trained(model, trained))
         row = ModelRow(name=f"{model.name} (float)", kind="model", metrics=figures.metrics_of(reference))
         rows = (row, *figures.baselines(place, split))
@@ -76,7 +84,8 @@ def _rendered(
         f"<!-- make proof-teacher-{name}; commit {commit()}; {found} -->",
         "",
         f"Float teacher: {model.name}, L = {place.config.model.history_length}, {hyper}, "
-        f"training {msgspec.json.encode(place.config.training).decode()}, seed {place.config.seed}.",
+        f"training {msgspec.json.encode(place.config.training).decode()}, seed {place.config.seed}."
+        f"{_taught(place)}",
         f"{cpu_s} CPU seconds; {_kept(place, split, model, trained)}; "
         "test users were ranked once, at the end.",
         f"Judged on the {figures.protocol(place)}; 95 % intervals over all test users.",
@@ -88,6 +97,18 @@ def _rendered(
         *(_line(row) for row in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _taught(place: Place) -> str:
+    """Say who taught it and how, nothing where nobody did."""
+    teacher = place.config.teacher
+    if teacher is None:
+        return ""
+    hyper, training, how = (
+        msgspec.json.encode(found).decode()
+        for found in (teacher.hyper, teacher.training, place.config.distillation)
+    )
+    return f" Taught by {teacher.family}, {hyper}, training {training}; distillation {how}."
 
 
 def _kept(place: Place, split: Kept, model: configured.Model, trained: Kept) -> str:

@@ -11,6 +11,7 @@ from edgepack.compress.qat import Rules, quantized_table
 from edgepack.compress.recipes import Grid, Tables
 from edgepack.compress.schemes import rounded_weights
 from edgepack.compress.tables import grid
+from edgepack.compress.tables.codes import coded
 from edgepack.compress.tables.low_rank import TURNS, low_rank, no_tied_table
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras
@@ -23,19 +24,27 @@ def worth_of(graphs: Graphs, settings: Tables, rows: NDArray[np.int32] | Rows) -
 
     Raises ConvertError for a model that scores by no product with its table.
     """
-    if not (settings.rank_share or settings.by_worth):
+    if not (settings.rank_share or settings.by_worth or settings.codes):
         return None
     if graphs.tied is None:
         raise no_tied_table(graphs)
     return table_worth(graphs, rows)
 
 
-def shaped(graphs: Graphs, settings: Tables, worth: TableWorth | None = None) -> Graphs:
+def shaped(
+    graphs: Graphs,
+    settings: Tables,
+    worth: TableWorth | None = None,
+    popularity: NDArray[np.int64] | None = None,
+) -> Graphs:
     """Return `graphs` with the layers that `settings` asks for, their weights made from those of `graphs`.
 
-    Without `worth` only their shapes are what they will be. Raises ConvertError when the model cannot have
-    them.
+    Without `worth` and `popularity` only their shapes are what they will be. Raises ConvertError when the
+    model cannot have them.
     """
+    metric = None if worth is None else worth.metric
+    if settings.codes is not None:
+        return coded(graphs, settings.codes, popularity, metric)
     if not settings.rank_share:
         return graphs
     if not 0 < settings.rank_share <= 1:
@@ -48,7 +57,6 @@ def shaped(graphs: Graphs, settings: Tables, worth: TableWorth | None = None) ->
     if graphs.tied is None:
         raise no_tied_table(graphs)
     width = graphs.training.get_layer(graphs.table).output_dim
-    metric = None if worth is None else worth.metric
     return low_rank(graphs, max(1, round(settings.rank_share * width)), metric)
 
 

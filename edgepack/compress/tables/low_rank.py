@@ -42,7 +42,7 @@ def low_rank(graphs: Graphs, rank: int, metric: NDArray[np.float64] | None = Non
             allowed=f"its table is {values.shape[1]} wide",
             remedy=f"Choose a rank from 1 to {values.shape[1]}.",
         )
-    root, back = _roots(values.shape[1], metric)
+    root, back = roots(values.shape[1], metric)
     left, sizes, right = np.linalg.svd(values.astype(np.float64) @ root, full_matrices=False)
     axes = right[:rank] @ back
 
@@ -66,10 +66,10 @@ def low_rank(graphs: Graphs, rank: int, metric: NDArray[np.float64] | None = Non
     training.get_layer(TURN_IN).set_weights([axes])
     training.get_layer(TURN_OUT).set_weights([axes.T])
     transfer(training, serving, table=graphs.table, tied=graphs.tied)
-    return Graphs(training, serving, graphs.table, graphs.tied)
+    return graphs._replace(training=training, serving=serving, fold=None)
 
 
-def _roots(width: int, metric: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def roots(width: int, metric: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return R and its inverse, float64 [d, d]: the length of d R is what an error d costs."""
     if metric is None:
         return np.eye(width), np.eye(width)
@@ -83,6 +83,6 @@ def no_tied_table(graphs: Graphs) -> ConvertError:
     return ConvertError(
         f"model '{graphs.serving.name}'",
         "it scores by no product with its item table",
-        allowed="axes and steps by worth are for models that look up and score with one table",
-        remedy="Choose a recipe without `rank_share` and `by_worth`: `table-4bit-qat` or `table-3bit-qat`.",
+        allowed="axes, steps by worth and item codes are for models that look up and score with one table",
+        remedy="Choose `table-4bit-qat` or `table-3bit-qat`, or a recipe of your own without them.",
     )
