@@ -106,8 +106,8 @@ def rendered(name: str, results: list[BuildResult]) -> str:
         f"<!-- make proof-frontier-{name}; commit {commit()}; finished {results[-1].finished_at} -->",
         "",
         f"Reference: {teacher.name}, NDCG@10 {ndcg.value:.4f} \\[{ndcg.low:.4f}, {ndcg.high:.4f}\\], HR@10 "
-        f"{hits.value:.4f}; the smallest float32 TFLite file that ranks as well takes {whole:,} bytes deflated "
-        "(level 9).",
+        f"{hits.value:.4f}; the smallest float32 TFLite file that ranks as well takes {whole:,} bytes "
+        "deflated (level 9).",
         f"Judged on the {results[0].protocol}; drops are paired, with 95 % intervals over all test users. "
         f"Overlap@10 of two teachers that differ in their seed: {floor}.",
         "",
