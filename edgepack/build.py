@@ -18,7 +18,7 @@ import msgspec
 
 from edgepack import __version__, proc, ship
 from edgepack.budget import judge
-from edgepack.compress.recipes import known
+from edgepack.compress.recipes import Recipe, known
 from edgepack.config import Config
 from edgepack.planning import Plan, recipes_in_order
 from edgepack.profiles import Profile
@@ -230,7 +230,8 @@ class _Build:
         if choice.contender is not None:
             operators = self._attributed(profile, choice.contender, choice)
             budget = self.planned.budgets[profile.name]
-            packed = ship.pack(self.place, self._shipment(), profile, budget, choice, self.out)
+            settled = self._settled(choice.contender.candidate.artifact.recipe)
+            packed = ship.pack(self._shipment(), profile, budget, choice, settled, self.out)
         else:
             # A bundle of an earlier build would look like this one's.
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
@@ -291,6 +292,12 @@ class _Build:
         else:
             weights = models.train(self.place, self.split, self.model, seed)
         return models.Trained(self.model, weights)
+
+    def _settled(self, recipe: str) -> Recipe:
+        """Return a recipe with the grids that accuracy control found for it, where it has that."""
+        if not self.recipes[recipe].controls:
+            return self.recipes[recipe]
+        return controlled.settled(self.place, self.split, self._trained(recipe), self.recipes[recipe])
 
     def _contender(
         self, profile: Profile, recipe: str, format: str, timed: bool = True

@@ -12,7 +12,7 @@ import msgspec
 from edgepack import __version__
 from edgepack.bundle import archive, card, goldens
 from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
-from edgepack.compress.recipes import Recipe, known
+from edgepack.compress.recipes import Recipe
 from edgepack.errors import MeasureError
 from edgepack.profiles import Budget, Profile
 from edgepack.results import Attribution, Candidate, DataFacts, Dropped, TargetResult, Verdict, spelled
@@ -214,9 +214,12 @@ class Shipment(NamedTuple):
 
 
 def pack(
-    place: Place, shipment: Shipment, profile: Profile, budget: Budget, choice: Choice, out: Path
+    shipment: Shipment, profile: Profile, budget: Budget, choice: Choice, recipe: Recipe, out: Path
 ) -> tuple[str, str]:
-    """Write the bundle of a target and return its file name and content hash."""
+    """Write the bundle of a target and return its file name and content hash.
+
+    `recipe` is what the choice's model was made by, accuracy control settled.
+    """
     assert choice.contender is not None and choice.proof is not None  # noqa: S101  the caller's to check
     candidate, made = choice.contender
     if candidate.quality is None:
@@ -230,7 +233,7 @@ def pack(
         platform=profile.platform,
         model_file=artifact.file_name,
         artifact=artifact,
-        recipe=_recipe(known(place.config.compress.own)[artifact.recipe]),
+        recipe=_recipe(recipe),
         contract=_contract(shipment),
         runtime=_pinned(profile),
         download_bytes=candidate.download_bytes,

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgepack import levels, planning
+from edgepack import levels, planning, ship
 from edgepack.compress import steps
 from edgepack.compress.recipes import RECIPES, Control, Grid, Tables, known
 from edgepack.compress.tables import grid
@@ -111,6 +111,8 @@ def test_a_wider_tolerance_ends_in_a_smaller_file_and_either_search_holds_its_ow
     stored = levels.levels_of(serving.get_layer("item_embedding").get_weights()[0])
     assert stored is not None
     multiples = [band.multiple for band in found["loose"].tables.bands]
+    said = ship._recipe(controlled.settled(place, split, trained, recipes["loose"]))
+    assert [said[f"tables.bands.{i}.multiple"] for i in range(len(multiples))] == multiples
     assert len(np.unique(np.abs(stored))) <= round(127 / min(multiples)) + 1
     place.store.made.clear()
     compression.compress(place, split, trained, "loose")
