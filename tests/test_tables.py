@@ -331,7 +331,7 @@ def test_popular_items_keep_more_of_their_codes():
     found = codes.fit(table, Codes(groups=4, values=16, kept_share=0.5), POPULARITY).codes
     kept = (found > 0).sum(axis=0)
     assert kept.sum() == 0.5 * 4 * (ITEMS + 1)
-    assert kept[0] == 4
+    assert kept.min() == 1
     # A later code is there only where the earlier ones are.
     assert all((found[:n, i] > 0).all() and not found[n:, i].any() for i, n in enumerate(kept))
     order = np.argsort(POPULARITY[1:])
