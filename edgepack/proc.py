@@ -108,6 +108,22 @@ def must(argv: Sequence[str | Path], *, deadline_s: float, remedy: str, cwd: Pat
     return done
 
 
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[str]:
+    """Make a folder and remove it at the end; a signal that comes while either is done waits until it is."""
+    with _signals_held_back() as early:
+        folder = tempfile.TemporaryDirectory(prefix=prefix)
+    try:
+        for number in early:
+            signal.raise_signal(number)
+        yield folder.name
+    finally:
+        with _signals_held_back() as late:
+            folder.cleanup()
+        for number in late:
+            signal.raise_signal(number)
+
+
 def abandon(pool: ThreadPoolExecutor, futures: Sequence[Future[Any]]) -> None:
     """Give up the work of a pool's threads: what waits is cancelled, the processes of `run` are ended.
 

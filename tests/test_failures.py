@@ -270,3 +270,34 @@ def test_a_signal_that_comes_while_a_process_is_started_is_not_lost(number: sign
     )
     assert done.returncode == SIGNALS[number]
     assert "Exception ignored" not in done.stderr
+
+
+def test_a_signal_that_comes_while_a_folder_is_made_or_removed_leaves_none(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, tempfile, shutil\nfrom edgepack import proc\n"
+        "real = {'mkdtemp': tempfile.mkdtemp, 'rmtree': shutil.rmtree}\n"
+        "def struck(name):\n"
+        "    def call(*given, **named):\n"
+        "        made = real[name](*given, **named) if name == 'mkdtemp' else None\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return made or real[name](*given, **named)\n"
+        "    return call\n"
+        "for module, name in ((tempfile, 'mkdtemp'), (shutil, 'rmtree')):\n"
+        "    setattr(module, name, struck(name))\n"
+        "    try:\n"
+        "        with proc.temporary_folder('edgepack-test-') as folder:\n"
+        "            open(os.path.join(folder, 'file'), 'w').close()\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted')\n"
+        "    setattr(module, name, real[name])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.stdout == "interrupted\ninterrupted\n"
+    assert list(tmp_path.iterdir()) == []

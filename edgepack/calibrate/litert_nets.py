@@ -5,7 +5,6 @@ each network the first and the third inference of a process of LiteRT with XNNPA
 what `edgepack setup` fetches.
 """
 
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack import proc
 from edgepack.calibrate.counts import DEADLINE_S
 from edgepack.keras2 import keras, quiet, tf
 from edgepack.latency.features import HIERARCHIES
@@ -170,7 +170,7 @@ _SOURCE = (
 
 def count(net: str, stream: str) -> LitertCount:
     """Build a network and count it on a kernel stream. Raises as `recount`."""
-    with tempfile.TemporaryDirectory(prefix="edgepack-litert-") as folder:
+    with proc.temporary_folder("edgepack-litert-") as folder:
         artifact = Path(folder) / f"{net}.tflite"
         converted, row = tflite(net)
         artifact.write_bytes(converted)

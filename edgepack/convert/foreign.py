@@ -1,10 +1,10 @@
 """A model that Keras 2 cannot take apart, as one Keras 2 layer: a Keras 3 file or a SavedModel."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgepack import proc
 from edgepack.keras2 import keras, tf
 
 
@@ -50,6 +50,6 @@ def _open_keras3(path: str) -> _Opened:
 
     model = keras3.saving.load_model(path, compile=False)
     # Keras 2 does not see the variables of a Keras 3 model, those of a SavedModel it does.
-    with tempfile.TemporaryDirectory(prefix="edgepack-keras3-") as folder:
+    with proc.temporary_folder("edgepack-keras3-") as folder:
         model.export(folder, verbose=False)
         return _open_saved_model(folder)

@@ -79,11 +79,10 @@ def reference(
 
     Raises MeasureError when onnxruntime cannot run it.
     """
-    import tempfile
 
     from edgepack.runtimes import host
 
-    with tempfile.TemporaryDirectory(prefix="edgepack-reference-") as folder:
+    with proc.temporary_folder("edgepack-reference-") as folder:
         artifact = Path(folder) / "model.onnx"
         artifact.write_bytes(model.data)
         return host.run("onnxruntime", artifact, {"history": histories}, deadline_s=deadline_s)

@@ -4,7 +4,6 @@
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 from edgepack import proc
@@ -21,7 +20,7 @@ def to_ort(data: bytes, *, folds_constants: bool) -> bytes:
 
     Raises ConvertError when onnxruntime cannot load the model.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-ort-") as folder:
+    with proc.temporary_folder("edgepack-ort-") as folder:
         source, result = Path(folder) / "model.onnx", Path(folder) / "model.ort"
         source.write_bytes(data)
         disabled = [] if folds_constants else ["ConstantFolding"]

@@ -10,7 +10,6 @@ import re
 import secrets
 import shlex
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -240,7 +239,7 @@ def push(phone: Phone, folder: str, artifact: Path, inputs: Inputs) -> None:
     """
     located = tools.locate()
     libraries = [_library(located.arm64, name) for name in (_LOADER, *_LIBRARIES)]
-    with tempfile.TemporaryDirectory(prefix="edgepack-adb-") as scratch:
+    with proc.temporary_folder("edgepack-adb-") as scratch:
         here = Path(scratch)
         (here / "model").symlink_to(artifact.resolve())
         rows = [np.ascontiguousarray(values, "<i4").tobytes() for values in inputs.values()]
@@ -323,7 +322,7 @@ def scores(phone: Phone, folder: str, rows: int) -> NDArray[np.float32]:
 
     Raises MeasureError when the connection is lost.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-adb-") as scratch:
+    with proc.temporary_folder("edgepack-adb-") as scratch:
         here = Path(scratch)
         done = _adb(phone, ["pull", f"{folder}/outputs", here / "outputs"], EXCHANGE_S)
         if done.returncode:

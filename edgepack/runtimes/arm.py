@@ -4,7 +4,6 @@ The same library that an Android app ships runs here, with the kernels that it p
 """
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack import proc
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
 from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Region, Stage
@@ -41,7 +41,7 @@ def run(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: flo
     MeasureError when LiteRT cannot run it or dies, ToolError when a part is missing, LimitError after
     `deadline_s`.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+    with proc.temporary_folder("edgepack-arm-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
         _drive(stage, artifact, inputs, deadline_s=deadline_s)
         return qemu.read_scores(stage, _rows(inputs))
@@ -63,7 +63,7 @@ def count(
     for watching the model's pages costs instructions. Raises as `run` does.
     """
     counted, scores = _counted(artifact, inputs, emulation, hierarchies, deadline_s)
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+    with proc.temporary_folder("edgepack-arm-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
         memory = _drive(stage, artifact, _repeated(inputs), deadline_s=deadline_s, watch_pages=True)
     peak = memory["heap_peak_bytes"] + memory["model_pages"] * PAGE_BYTES
@@ -89,7 +89,7 @@ def _counted(
     hierarchies: tuple[Hierarchy, ...],
     deadline_s: float,
 ) -> tuple[list[Region], NDArray[np.float32]]:
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+    with proc.temporary_folder("edgepack-arm-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "arm64", hierarchies)
         _drive(stage, artifact, _repeated(inputs), deadline_s=deadline_s, counted=True)
         return qemu.read_regions(stage), np.array(qemu.read_scores(stage, WARM)[-1])
@@ -117,7 +117,7 @@ def count_each(
     """
     found: list[Prefix] = []
     for several in _batches(models):
-        with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+        with proc.temporary_folder("edgepack-arm-") as folder:
             stage = Stage(Path(folder), tools.locate(), emulation, "arm64")
             found += _drive_each(stage, several, where, inputs, deadline_s=deadline_s)
     return found

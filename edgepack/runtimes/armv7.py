@@ -3,12 +3,12 @@
 The wheel's interpreter can only be called from Python, so an armhf CPython runs `armv7_guest.py`.
 """
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack import proc
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
 from edgepack.runtimes.qemu import Counts, Hierarchy, Inputs, Stage
@@ -26,7 +26,7 @@ def run(artifact: Path, inputs: Inputs, emulation: Emulation, *, deadline_s: flo
     `inputs` maps each input of the contract to int32 [N, L]; rows run one by one (batch 1) on one thread of
     one process, which takes some 5 s to start. Raises as `edgepack.runtimes.arm.run` does.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+    with proc.temporary_folder("edgepack-arm-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "armhf")
         _drive(stage, artifact, inputs, counted=False, deadline_s=deadline_s)
         return qemu.read_scores(stage, len(next(iter(inputs.values()))))
@@ -47,7 +47,7 @@ def count(
     An empty region, marked in the same way, is taken off: what is left still holds the Python call of the
     interpreter's `Invoke`. Raises as `edgepack.runtimes.arm.run` does.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-arm-") as folder:
+    with proc.temporary_folder("edgepack-arm-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "armhf", hierarchies)
         repeated = {name: np.repeat(row, WARM, axis=0) for name, row in inputs.items()}
         _drive(stage, artifact, repeated, counted=True, deadline_s=deadline_s)

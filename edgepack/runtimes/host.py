@@ -7,7 +7,6 @@ import importlib.util
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -57,7 +56,7 @@ def run(
     Raises ConvertError when the artifact breaks the serving contract, MeasureError when the engine cannot
     load or run it or dies of it, ToolError when the engine is not installed, LimitError after `deadline_s`.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-run-") as folder:
+    with proc.temporary_folder("edgepack-run-") as folder:
         arrays: dict[str, Any] = {name: np.asarray(value, np.int32) for name, value in inputs.items()}
         np.savez(Path(folder) / "inputs.npz", **arrays)
         raw = _work(engine, artifact, deadline_s, folder)

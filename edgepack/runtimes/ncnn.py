@@ -1,11 +1,11 @@
 """ncnn's own aarch64 build on an emulated core: counts for calibration, whose published rows are ncnn's."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from edgepack import proc
 from edgepack.errors import DataError, MeasureError
 from edgepack.profiles import Emulation
 from edgepack.runtimes import qemu
@@ -107,7 +107,7 @@ def _stage(
 ) -> Iterator[Stage]:
     qemu.check_core(emulation, "arm64")
     sysroot, packages = tools.locate_ncnn(version)
-    with tempfile.TemporaryDirectory(prefix="edgepack-ncnn-") as folder:
+    with proc.temporary_folder("edgepack-ncnn-") as folder:
         stage = Stage(Path(folder), tools.locate(), emulation, "arm64", hierarchies, sysroot)
         qemu.lay_root(stage)
         (stage.folder / "root" / "packages").symlink_to(packages)
