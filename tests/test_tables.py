@@ -1,5 +1,7 @@
 """Table formats: the levels that were trained stand in the shipped files, and pay off in a download."""
 
+import functools
+
 import numpy as np
 import pytest
 from edgepack.models import neumf, sasrec
@@ -348,28 +350,39 @@ def test_training_leaves_the_books_on_their_grid_and_every_layer_with_the_same_c
     assert len(np.unique(np.round(books / levels.step_of(books)))) <= 31
 
 
-@pytest.mark.parametrize("format", ["tflite-int8-f32scores", "tflite-float32", "onnx-qdq", "ort-qdq"])
-def test_a_file_with_codes_ranks_as_the_keras_model(coded, format, tmp_path):
+@pytest.fixture(scope="module")
+def coded_files(coded):
+    """Files of the model with codes, each converted once."""
     plain, quantized = coded
-    model = quantized if format.startswith("tflite-int8") else plain
-    convert = tflite.convert if format.startswith("tflite") else onnx.convert
+
+    @functools.cache
+    def converted(format):
+        model = quantized if format.startswith("tflite-int8") else plain
+        convert = tflite.convert if format.startswith("tflite") else onnx.convert
+        return model, convert(model, format, length=LENGTH, calibration=HISTORIES)
+
+    return converted
+
+
+@pytest.mark.parametrize("format", ["tflite-int8-f32scores", "tflite-float32", "onnx-qdq", "ort-qdq"])
+def test_a_file_with_codes_ranks_as_the_keras_model(coded_files, format, tmp_path):
+    model, data = coded_files(format)
     path = tmp_path / f"model.{format.partition('-')[0]}"
-    path.write_bytes(convert(model, format, length=LENGTH, calibration=HISTORIES))
+    path.write_bytes(data)
     engine = "litert" if format.startswith("tflite") else "onnxruntime"
     scores = host.run(engine, path, {"history": HISTORIES}, deadline_s=60)
     assert parity.check(model(HISTORIES, training=False).numpy(), scores, format).reason == ""
 
 
-def test_a_file_holds_each_code_once_in_a_byte(coded):
-    plain, quantized = coded
-    data = tflite.convert(quantized, "tflite-int8-f32scores", length=LENGTH, calibration=HISTORIES)
+def test_a_file_holds_each_code_once_in_a_byte(coded, coded_files):
+    _, data = coded_files("tflite-int8-f32scores")
     stored = [c for c in flatbuffer.constants(data) if "/codes" in c.name]
+    wanted = codes_of(coded[0]).astype(np.uint8)
     assert [c.values.dtype for c in stored] == [np.uint8] * 3
-    assert {c.values.tobytes() for c in stored} == {c.astype(np.uint8).tobytes() for c in codes_of(plain)}
+    assert {c.values.tobytes() for c in stored} == {one.tobytes() for one in wanted}
     assert sum(flatbuffer.tables(data).values()) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
     assert promises.broken(data, "tflite-int8-f32scores") == ()
-    data = onnx.convert(plain, "onnx-qdq", length=LENGTH, calibration=HISTORIES)
-    assert onnx.table_bytes(data) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
+    assert onnx.table_bytes(coded_files("onnx-qdq")[1]) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
 
 
 def test_codes_are_refused_where_they_cannot_be():
