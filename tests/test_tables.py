@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 from edgepack.models import neumf, sasrec
+from edgepack.models.folding import shipped
 from edgepack.models.graphs import transfer
 
 from edgepack import levels, ship
@@ -312,6 +313,12 @@ def test_a_row_is_the_sum_of_its_books_rows_in_training_and_in_serving():
     assert rows.shape == (ITEMS + 1, WIDTH)
     scores = graphs.training(HISTORIES).numpy()[:, -1] @ rows.T
     np.testing.assert_allclose(graphs.serving(HISTORIES).numpy(), scores, rtol=0, atol=1e-4)
+
+
+def test_without_counts_all_items_are_alike_and_still_have_codes():
+    trained = shipped(build())
+    graphs = formats.shaped(trained, CODED, formats.worth_of(trained, CODED, HISTORIES))
+    assert (codes_of(graphs.serving) > 0).any(axis=0).all()
 
 
 def test_books_leave_less_over_the_more_there_are():

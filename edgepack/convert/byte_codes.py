@@ -78,5 +78,7 @@ def _narrow(model: Any, graph: Any, codes: NDArray[np.int32], readers: list[int]
     for one in graph.operators:
         one.inputs = edit.indices(*(wide if int(i) in readers else int(i) for i in one.inputs))
     graph.operators.insert(0, edit.operator(model, schema.BuiltinOperator.CAST, 1, [stored], wide, cast))
-    for index in readers:
-        model.buffers[graph.tensors[index].buffer].data = None
+    # What nobody reads now would stay in the file.
+    left = {int(t.buffer) for i, t in enumerate(graph.tensors) if i not in readers}
+    for buffer in {int(graph.tensors[index].buffer) for index in readers} - left:
+        model.buffers[buffer].data = None

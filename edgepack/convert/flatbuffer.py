@@ -120,7 +120,7 @@ def constants(model: bytes) -> tuple[Constant, ...]:
 def tables(model: bytes) -> dict[str, int]:
     """Return the bytes of each embedding table, by name: constants that rows are looked up in, and codes."""
     found = {c.name: c.values.nbytes for c in _matrices(model) if c.name.endswith("/table")}
-    return found | {c.name: c.values.nbytes for c in constants(model) if "/codes" in c.name}
+    return found | {c.name: c.values.nbytes for c in constants(model) if c.values.dtype == np.uint8}
 
 
 def zero_share(model: bytes) -> dict[str, float]:

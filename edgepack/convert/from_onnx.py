@@ -79,7 +79,6 @@ def reference(
 
     Raises MeasureError when onnxruntime cannot run it.
     """
-
     from edgepack.runtimes import host
 
     with proc.temporary_folder("edgepack-reference-") as folder:

@@ -3,7 +3,7 @@
 Residual quantization (Chen et al., Sensors 2010) of the trained rows gives the codes, a byte each, which then
 stay; the books are trained on (as RecJPQ trains its own, Petrov & Macdonald, WSDM 2024). Popular items are
 told apart by all books, rare ones by the first few: what the others would add is least where an item is
-least asked for, and a code of 0, which stands for nothing, deflates to next to nothing.
+least asked for, and a code of 0, which stands for nothing, deflates to about a bit.
 
 The books are a table of their own, tied as the items' was, so that every grid and wrapper takes them as it
 takes that one. In the file the look-up is two GATHERs and a SUM, and scores are a product with the books, a

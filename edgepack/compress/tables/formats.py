@@ -44,6 +44,8 @@ def shaped(
     """
     metric = None if worth is None else worth.metric
     if settings.codes is not None:
+        if worth is not None and popularity is None:
+            popularity = np.ones(len(worth.rows), np.int64)  # nobody counted: all items alike
         return coded(graphs, settings.codes, popularity, metric)
     if not settings.rank_share:
         return graphs
