@@ -35,11 +35,15 @@ tools: install
 
 demo: tools
 	edgepack build --out $(OUT)
+	mkdir -p $(OUT)/web-app
+	cp -r sample_apps/web/. $(OUT)/web-app
+	edgepack embed $(OUT)/web-wasm-mobile.edgepack --into $(OUT)/web-app
 	@echo
 	@echo "Look next:"
 	@echo "  $(OUT)/report.html                                     the whole result, in a browser"
 	@echo "  edgepack inspect $(OUT)/android-arm64-mid.edgepack     one bundle, in words"
 	@echo "  edgepack check $(OUT)/*.edgepack                       re-read, re-judge and re-run the bundles"
+	@echo "  python3 -m http.server --directory $(OUT)/web-app        the web app, at http://localhost:8000"
 
 # First, so that everything missing is installed in one go.
 test-system:

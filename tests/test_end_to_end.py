@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +14,10 @@ import pytest
 from edgepack.bundle import archive
 from edgepack.config import DEFAULT
 from edgepack.results import BuildResult, ModelRow
-from edgepack.runtimes.chromium import FLAGS
 from edgepack.runtimes.static_server import serve
-from edgepack.tools import web
+from tests import web_app
 from tests.proofs.kill import CONFIG
 from tests.readme import README, ROOT
-from tests.test_web import RUNTIME_FILES, SAMPLE_APP
-from tests.test_web import _opened as opened
 
 MAKING = ("train/", "compress/", "export/", "convert/", "measure/", "ranked/", "prove/", "float-quality/")
 
@@ -99,31 +95,20 @@ def test_the_bundles_check_and_inspect(built: Path) -> None:
 
 
 def test_the_web_bundle_runs_in_the_sample_page_with_no_other_request(built: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    tools = web.locate()
-    site = shutil.copytree(SAMPLE_APP, tmp_path / "site")
-    (site / "runtime").mkdir()
-    for name in RUNTIME_FILES:
-        (site / "runtime" / name).symlink_to(tools.runtime.folder / name)
-    with zipfile.ZipFile(built / "out" / "web-wasm-desktop.edgepack") as packed:
-        packed.extractall(site / "bundle")
+    site = shutil.copytree(web_app.SAMPLE_APP, tmp_path / "site")
+    edgepack(built, "embed", "out/web-wasm-desktop.edgepack", "--into", str(site))
     bundle = archive.read(built / "out" / "web-wasm-desktop.edgepack")
-    with serve(site) as served, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(tools.chromium), args=list(FLAGS))
-        page, requests = opened(browser, f"{served.url}/")
+    with serve(site) as served, web_app.chromium() as browser:
+        page, requests = web_app.opened(browser, f"{served.url}/")
         count = len(bundle.goldens.cases)
         assert page.inner_text("#self-test").startswith(f"✓ {count} of {count} ")
         best = [bundle.goldens.cases[0].top_k[place] for place in range(3)]
         vocabulary = msgspec.json.decode(bundle.members["vocabulary.json"])
         assert page.locator("#list button").all_inner_texts()[:3] == [vocabulary[item] for item in best]
-        browser.close()
-    allowed = {"/", "/style.css", "/app.mjs", "/recommender.mjs", "/bundle/manifest.json"}
-    allowed |= {f"/bundle/{name}" for name in bundle.manifest.files}
-    allowed |= {f"/runtime/{name}" for name in RUNTIME_FILES}
-    asked = {url for url in requests if not url.startswith("data:")}
-    assert asked <= {served.url + path for path in allowed}
-    assert asked >= {f"{served.url}/bundle/{bundle.manifest.model_file}"}
+    embedded = {f"/edgepack/{path.relative_to(site / 'edgepack')}" for path in site.rglob("edgepack/**/*")}
+    asked = {url.removeprefix(served.url) for url in web_app.over_the_network(requests)}
+    assert asked <= web_app.SHELL | embedded
+    assert f"/edgepack/{bundle.manifest.model_file}" in asked
 
 
 def test_measuring_a_file_gives_the_counts_of_the_build(built: Path) -> None:

@@ -26,7 +26,7 @@ FLOORS = [
     {"evaluate", "bundle", "latency", "control"},
     {"train", "compress", "convert", "measure", "calibrate", "embed", "report"},
     {"stages", "health", "terminal", "checking"},
-    {"ship", "measuring", "calibrating", "planning", "advising"},
+    {"ship", "measuring", "calibrating", "planning", "advising", "embedding"},
     {"build"},
     {"cli"},
     {"__main__", "__init__"},  # the package's own names are only looked up when asked for

@@ -1,11 +1,9 @@
 """The search family: its two graphs agree, take any of both inputs, and convert to files that engines run."""
 
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from edgepack.models import twotower
@@ -17,18 +15,15 @@ from edgepack.compress.recipes import RECIPES
 from edgepack.compress.weights import save_weights
 from edgepack.convert import onnx, parity, tflite
 from edgepack.data import query
-from edgepack.errors import ConfigError, ToolError
+from edgepack.errors import ConfigError
 from edgepack.keras2 import deterministic
 from edgepack.profiles import load_profiles
 from edgepack.rows import QueryHashing
-from edgepack.runtimes.chromium import FLAGS
 from edgepack.runtimes.engines import Engine, device_engine, scores
 from edgepack.runtimes.static_server import serve
-from edgepack.store import sha256_of
-from edgepack.tools import web
 from edgepack.train.fit import predict
+from tests import web_app
 
-SAMPLE_APP = Path(__file__).parents[1] / "sample_apps" / "web"
 V, LENGTH, Q, BUCKETS = 60, 6, 5, 128
 HYPER = {"width": 16, "query_width": 16, "query_hidden": 16}
 
@@ -153,14 +148,9 @@ def test_an_emulated_core_gives_the_hosts_bytes(tuned: Path, target: str) -> Non
 
 def test_the_page_searches_as_the_library_hashes_and_the_host_scores(tuned: Path, tmp_path: Path) -> None:
     """The sample app on a search model's bundle: its self-test holds, and typing re-ranks."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    try:
-        chromium, runtime = web.locate_chromium(), web.locate_runtime()
-    except ToolError as error:
-        pytest.skip(f"web tools: {error}")
-    root, hashing = shutil.copytree(SAMPLE_APP, tmp_path / "site"), QueryHashing(length=Q, buckets=BUCKETS)
-    (root / "bundle").mkdir()
-    model = Path(shutil.copy(converted(tuned, "ort-float32")[0], root / "bundle"))
+    web_app.tools_or_skip()
+    hashing = QueryHashing(length=Q, buckets=BUCKETS)
+    model = converted(tuned, "ort-float32")[0]
     made = goldens.make_goldens(
         ROWS,
         scores(Engine("onnxruntime"), model, ROWS),
@@ -169,31 +159,15 @@ def test_the_page_searches_as_the_library_hashes_and_the_host_scores(tuned: Path
         largest_difference=1e-6,
         runtime="",
     )
-    (root / "bundle" / "goldens.json").write_bytes(msgspec.json.encode(made))
-    words = ["", *(f"Item {index}" for index in range(1, V + 1))]
-    (root / "bundle" / "vocabulary.json").write_bytes(msgspec.json.encode(words))
-    manifest = {
-        "model_file": model.name,
-        "contract": {"history_length": LENGTH, "filter_seen": True, "query": hashing},
-        "files": {path.name: {"sha256": sha256_of(path)} for path in (root / "bundle").iterdir()},
-        "runtime": {"files": {path.name: sha256_of(path) for path in (runtime.api, runtime.wasm)}},
-    }
-    (root / "bundle" / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    (root / "runtime").mkdir()
-    for path in (runtime.api, runtime.wasm):
-        (root / "runtime" / path.name).symlink_to(path)
-
+    root = web_app.site(tmp_path / "site", web_app.packed(tmp_path / "b.edgepack", model, made, hashing))
     asked = {"history": np.zeros((1, LENGTH), np.int32), "query": query.hashed("Réd LAMP", hashing)[None]}
     best = goldens.top_k(scores(Engine("onnxruntime"), model, asked), asked["history"], 10, True)[0]
-    with serve(root) as served, sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
-        page = running.new_page()
-        page.goto(f"{served.url}/")
-        page.wait_for_selector("body[data-ready=true]")
+    found = [f"Item {index}" for index in best]
+    with serve(root) as served, web_app.chromium() as browser:
+        page, _ = web_app.opened(browser, f"{served.url}/")
         assert page.inner_text("#self-test").startswith(f"✓ {len(made.cases)} of {len(made.cases)}")
         page.fill("#text", "Réd LAMP")
         page.wait_for_function(
-            "first => document.querySelector('#list button').textContent === first", arg=words[best[0]]
+            "first => document.querySelector('#list button').textContent === first", arg=found[0]
         )
-        assert page.locator("#list button").all_inner_texts() == [words[index] for index in best]
-        running.close()
+        assert page.locator("#list button").all_inner_texts() == found

@@ -1,7 +1,5 @@
-"""onnxruntime-web in Node and Chromium against onnxruntime, what is measured there, and the sample page."""
+"""onnxruntime-web in Node and Chromium against onnxruntime, and what is measured there."""
 
-import hashlib
-import json
 import shutil
 import socket
 import tempfile
@@ -18,23 +16,17 @@ from edgepack.errors import ConvertError, LimitError, MeasureError, ToolError
 from edgepack.measure.web import measure
 from edgepack.profiles import load_profiles
 from edgepack.results import Measurement
-from edgepack.runtimes.chromium import FLAGS
 from edgepack.runtimes.ort_web import run_chromium, run_node
 from edgepack.runtimes.static_server import Served, serve
 from edgepack.tools import web
+from tests import web_app
 
 ITEMS, WIDTH, LENGTH = 60, 16, 8
-SAMPLE_APP = Path(__file__).parents[1] / "sample_apps" / "web"
-RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tools() -> web.WebTools:
-    pytest.importorskip("playwright")
-    try:
-        return web.locate()
-    except ToolError as error:
-        pytest.skip(f"web tools: {error}")
+    return web_app.tools_or_skip()
 
 
 @pytest.fixture(scope="module")
@@ -283,160 +275,3 @@ def _put(served: Served, path: str) -> bytes:
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nhi".encode())
         return connection.recv(64)
-
-
-# --- the sample page -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser(tools: web.WebTools) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=str(tools.chromium), args=list(FLAGS))
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def site(tmp_path: Path, artifacts: dict[str, Path], tools: web.WebTools) -> Path:
-    """The sample app with a bundle and the runtime beside it, as a static host would serve it."""
-    root = shutil.copytree(SAMPLE_APP, tmp_path / "site")
-    (root / "runtime").mkdir()
-    for name in RUNTIME_FILES:
-        (root / "runtime" / name).symlink_to(tools.runtime.folder / name)
-    bundle = root / "bundle"
-    bundle.mkdir()
-    shutil.copyfile(artifacts["ort-qdq"], bundle / "model.ort")
-    _write_json(bundle / "vocabulary.json", ["", *(f"Item {index}" for index in range(1, ITEMS + 1))])
-    cases = _golden_cases(artifacts["ort-qdq"])
-    _write_json(bundle / "goldens.json", {"k": 10, "cases": cases, "random": cases[2:4]})
-    _write_manifest(root)
-    return root
-
-
-def _write_manifest(root: Path) -> None:
-    bundle = root / "bundle"
-    members = sorted(path.name for path in bundle.iterdir())
-    manifest = {
-        "model_file": "model.ort",
-        "contract": {"history_length": LENGTH, "filter_seen": True},
-        "files": {name: {"sha256": _sha256(bundle / name)} for name in members},
-        "runtime": {"files": {name: _sha256(root / "runtime" / name) for name in RUNTIME_FILES}},
-    }
-    _write_json(bundle / "manifest.json", manifest)
-
-
-def _golden_cases(artifact: Path) -> list[dict[str, list[int]]]:
-    rows = np.concatenate([np.zeros((1, LENGTH), np.int32), histories(6)])
-    cases = []
-    for row, scores in zip(rows, expected_scores(artifact, rows), strict=True):
-        scores[[0, *row]] = -np.inf
-        best = np.argsort(-scores, kind="stable")[:10]
-        cases.append({"history": [int(item) for item in row if item], "top_k": best.tolist()})
-    return cases
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), "utf-8")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _opened(browser: Any, url: str, width: int = 1024) -> tuple[Any, list[str]]:
-    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(url)
-    page.wait_for_selector("body[data-ready=true]")
-    return page, requests
-
-
-def test_the_page_asks_for_itself_the_bundle_and_the_runtime_and_nothing_else(
-    browser: Any, site: Path
-) -> None:
-    with serve(site) as served:
-        page, requests = _opened(browser, f"{served.url}/")
-        page.click("#shelf button >> nth=2")
-        page.wait_for_selector("#history button")
-        expected = {
-            *("/", "/style.css", "/app.mjs", "/recommender.mjs"),
-            *(f"/bundle/{path.name}" for path in (site / "bundle").iterdir()),
-            *(f"/runtime/{name}" for name in RUNTIME_FILES),
-        }
-        own = [url for url in requests if not url.startswith("data:")]
-        assert sorted(own) == sorted(served.url + path for path in expected)
-        assert sorted(served.requests) == sorted(expected)
-        page.context.close()
-
-
-def test_the_page_reproduces_every_golden_list(browser: Any, site: Path) -> None:
-    with serve(site) as served:
-        page, _ = _opened(browser, f"{served.url}/")
-        assert page.inner_text("#self-test") == "✓ 7 of 7 recorded lists reproduced"
-        golden = json.loads((site / "bundle" / "goldens.json").read_text())["cases"][0]
-        assert page.locator("#list button").all_inner_texts() == [f"Item {i}" for i in golden["top_k"]]
-        page.context.close()
-
-
-def test_a_golden_list_that_differs_is_shown_as_a_failed_self_test(browser: Any, site: Path) -> None:
-    goldens = json.loads((site / "bundle" / "goldens.json").read_text())
-    goldens["cases"][3]["top_k"].reverse()
-    (site / "bundle" / "manifest.json").unlink()
-    _write_json(site / "bundle" / "goldens.json", goldens)
-    _write_manifest(site)
-    with serve(site) as served:
-        page, _ = _opened(browser, f"{served.url}/")
-        assert page.inner_text("#self-test") == "✗ 6 of 7 recorded lists reproduced"
-        page.context.close()
-
-
-def test_a_pick_re_ranks_and_is_no_longer_recommended(browser: Any, site: Path) -> None:
-    with serve(site) as served:
-        page, _ = _opened(browser, f"{served.url}/")
-        before = page.locator("#list button").all_inner_texts()
-        page.click("#list button >> nth=0")
-        page.wait_for_selector("#history button")
-        after = page.locator("#list button").all_inner_texts()
-        assert page.locator("#history button").all_inner_texts() == before[:1]
-        assert before[0] not in after
-        assert len(after) == 10
-        page.context.close()
-
-
-def test_equal_scores_order_by_lower_index_in_the_page(browser: Any, site: Path) -> None:
-    with serve(site) as served:
-        page, _ = _opened(browser, f"{served.url}/")
-        ranked = page.evaluate(
-            "async () => (await import('./recommender.mjs')).topK([9, 1, 3, 1, 3, 2], 4, (i) => i === 5)"
-        )
-        assert ranked == [2, 4, 1, 3]
-        page.context.close()
-
-
-@pytest.mark.parametrize("name", ["bundle/model.ort", "bundle/goldens.json", "runtime/" + web.WASM_FILE])
-def test_a_tampered_file_is_a_visible_error_and_nothing_is_recommended(
-    browser: Any, site: Path, name: str
-) -> None:
-    data = bytearray((site / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (site / name).unlink()
-    (site / name).write_bytes(data)
-    with serve(site) as served:
-        page, _ = _opened(browser, f"{served.url}/")
-        alert = page.locator("[role=alert]")
-        assert alert.inner_text() == (
-            f"{name.partition('/')[2]} is not the file that the manifest names; nothing was run."
-        )
-        assert not page.is_visible("#app")
-        page.context.close()
-
-
-@pytest.mark.parametrize("width", [360, 1024])
-def test_the_page_needs_no_sideways_scrolling(browser: Any, site: Path, width: int) -> None:
-    with serve(site) as served:
-        page, _ = _opened(browser, f"{served.url}/", width)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        page.context.close()

@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from edgepack import __version__
-from edgepack.cli import building, bundles, calibrating, measuring, tools
+from edgepack.cli import building, bundles, calibrating, embedding, measuring, tools
 from edgepack.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
@@ -102,5 +102,6 @@ for _command in (
     *(measuring.measure, measuring.explain, measuring.advise),
     calibrating.calibrate,
     *(bundles.check, bundles.inspect, bundles.report),
+    embedding.embed,
 ):
     cli.add_command(_command)

@@ -157,7 +157,7 @@ def _compress(data: bytes) -> dict[str, int]:
     try:
         import brotli
     except ImportError as error:
-        raise ToolError("brotli", "is not installed", remedy="Install `edgepack[build]`.") from error
+        raise ToolError("brotli", "is not installed", remedy="Install `edgepack[run]`.") from error
     zipped = gzip.compress(data, compresslevel=9, mtime=0)
     return {"raw": len(data), "gzip": len(zipped), "brotli": len(brotli.compress(data, quality=11))}
 

@@ -1,15 +1,13 @@
-import { load } from "./recommender.mjs";
-
 const SHELF_SIZE = 16;
 const at = (id) => document.getElementById(id);
 const history = [];
 let recommender;
 
-function button(index, onClick, verb) {
+function button(id, onClick, verb) {
   const made = document.createElement("button");
   made.type = "button";
-  made.textContent = recommender.vocabulary[index];
-  made.setAttribute("aria-label", `${verb} ${recommender.vocabulary[index]}`);
+  made.textContent = id;
+  made.setAttribute("aria-label", `${verb} ${id}`);
   made.addEventListener("click", onClick);
   return made;
 }
@@ -20,23 +18,23 @@ function listItem(...children) {
   return made;
 }
 
-const add = (index) => () => {
-  history.push(index);
+const add = (id) => () => {
+  history.push(id);
   return show();
 };
 
-// One after the other: a session runs one inference at a time, and typing is faster.
+// One after the other, so that a list which is out of date never replaces a newer one.
 let shown = Promise.resolve();
 const show = () => (shown = shown.then(rank));
 
 async function rank() {
   const focused = document.activeElement?.closest("ol");
-  const { items, milliseconds } = await recommender.recommend(history, { text: at("text").value });
-  const clicked = history.map((index, at) => listItem(button(index, () => remove(at), "Remove")));
+  const { items, milliseconds } = await recommender.recommend(history, { query: at("text").value });
+  const clicked = history.map((id, place) => listItem(button(id, () => remove(place), "Remove")));
   at("history").replaceChildren(...clicked);
   at("empty").hidden = history.length > 0;
   at("clear").disabled = history.length === 0;
-  at("list").replaceChildren(...items.map((index) => listItem(button(index, add(index), "Add"))));
+  at("list").replaceChildren(...items.map(({ id }) => listItem(button(id, add(id), "Add"))));
   at("latency").textContent = `Ranked on this device in ${milliseconds.toFixed(1)} ms`;
   focused?.querySelector("button")?.focus(); // the button that was pressed is gone
 }
@@ -46,22 +44,36 @@ function remove(position) {
   return show();
 }
 
-function describe({ same, total, passed }) {
-  const { manifest, modelBytes, vocabulary } = recommender;
+function describe({ same, total, passed }, facts) {
   const tested = at("self-test");
   tested.textContent = `${passed ? "✓" : "✗"} ${same} of ${total} recorded lists reproduced`;
   tested.className = passed ? "good" : "bad";
-  const kilobytes = Math.max(1, Math.round(modelBytes / 1000)).toLocaleString("en");
+  const kilobytes = Math.max(1, Math.round(facts.files[facts.model].bytes / 1000)).toLocaleString("en");
   at("model").textContent =
-    `${manifest.model_file} · ${kilobytes} kB · ${(vocabulary.length - 1).toLocaleString("en")} items · hashes checked`;
+    `${facts.model} · ${kilobytes} kB · ${facts.itemCount.toLocaleString("en")} items · hashes checked`;
+  at("kept").textContent = recommender.cached ? "Kept for the next visit" : `Not kept: ${recommender.cacheWhy}`;
+}
+
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+function progress({ loadedBytes, totalBytes }) {
+  at("status").textContent = `Loading the model … ${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB`;
+}
+
+async function embedded() {
+  try {
+    return await import("./edgepack/index.mjs");
+  } catch {
+    throw new Error("No model is embedded here yet. Run: edgepack embed BUNDLE --into THIS_FOLDER");
+  }
 }
 
 try {
-  recommender = await load();
-  describe(await recommender.selfTest());
-  const shelf = Math.min(SHELF_SIZE, recommender.vocabulary.length - 1);
-  for (let index = 1; index <= shelf; index++) at("shelf").append(listItem(button(index, add(index), "Add")));
-  at("search").hidden = !recommender.manifest.contract.query;
+  const { load, facts } = await embedded();
+  recommender = await load({ onProgress: progress });
+  describe(await recommender.selfTest(), facts);
+  for (const id of recommender.items.slice(0, SHELF_SIZE)) at("shelf").append(listItem(button(id, add(id), "Add")));
+  at("search").hidden = !facts.query;
   at("text").addEventListener("input", show);
   at("clear").addEventListener("click", () => {
     history.length = 0;

@@ -1,0 +1,1 @@
+"""Writes a verified bundle into an app: one folder of edgepack's own, and nothing beside it."""

@@ -1,0 +1,93 @@
+/** Types of this folder's module; edgepack wrote both. */
+
+export interface Recommendation {
+  readonly id: string;
+  readonly score: number;
+}
+
+export interface Ranking {
+  /** Best first; equal scores by the item's place in the vocabulary. */
+  readonly items: readonly Recommendation[];
+  readonly milliseconds: number;
+  /** Ids of the history that the model does not know; they were left out. */
+  readonly unknown: readonly string[];
+}
+
+export interface RecommendOptions {
+  /** How many items; without it as many as the bundle was judged by. */
+  k?: number;
+  /** Ids that must not be recommended: out of stock, say. */
+  exclude?: readonly string[];
+  /** A search text; only models with `facts.query` read it. */
+  query?: string;
+}
+
+export interface Progress {
+  readonly loadedBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface LoadOptions {
+  /** Where this folder is served; without it, beside the module. */
+  baseUrl?: string | URL;
+  onProgress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
+export interface SelfTest {
+  /** How many of the recorded lists came back exactly. */
+  readonly same: number;
+  readonly total: number;
+  readonly passed: boolean;
+}
+
+export interface Recommender {
+  /** Ids of all items. */
+  readonly items: readonly string[];
+  /** Whether the next load needs no network, and if not, why. */
+  readonly cached: boolean;
+  readonly cacheWhy: string;
+  /** The newest `facts.historyLength` known items count; the history goes from the oldest to the newest. */
+  recommend(history: readonly string[], options?: RecommendOptions): Promise<Ranking>;
+  /** Runs the bundle's recorded inputs here and compares. */
+  selfTest(): Promise<SelfTest>;
+  dispose(): Promise<void>;
+}
+
+export type ErrorCode = "hash-mismatch" | "network" | "no-simd";
+
+export class EdgepackError extends Error {
+  readonly code: ErrorCode;
+}
+
+export interface Limit {
+  readonly limit: string;
+  readonly allowed: number;
+  readonly found: number | null;
+  readonly status: string;
+}
+
+export interface Facts {
+  readonly name: string;
+  readonly target: string;
+  readonly format: string;
+  readonly recipe: string;
+  /** SHA-256 of the bundle's manifest. */
+  readonly contentHash: string;
+  readonly itemCount: number;
+  readonly historyLength: number;
+  readonly filterSeen: boolean;
+  /** How a search text is hashed; null when the model takes none. */
+  readonly query: object | null;
+  readonly runtime: { readonly name: string; readonly version: string };
+  readonly model: string;
+  readonly files: Readonly<Record<string, { readonly sha256: string; readonly bytes: number }>>;
+  readonly limits: readonly Limit[];
+}
+
+export const facts: Facts;
+/** Fetch, check and start everything. Rejects with EdgepackError, or AbortError after `signal`. */
+export function load(options?: LoadOptions): Promise<Recommender>;
+/** Whether every file is kept by this browser, so that `load` needs no network. */
+export function isCached(options?: Pick<LoadOptions, "baseUrl">): Promise<boolean>;
+export function clearCache(): Promise<void>;

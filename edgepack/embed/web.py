@@ -1,0 +1,102 @@
+"""A bundle as a folder of a web app: an ES module, its types, the model and the runtime, all hash-checked."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgepack.bundle.archive import Bundle
+from edgepack.errors import ToolError
+from edgepack.tools.web import RuntimeFiles
+
+FOLDER = "edgepack"
+_SOURCES = Path(__file__).parent / "templates" / "web"
+_RUNTIME = "runtime/"
+
+
+def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
+    """Return the folder's files, relative path -> bytes.
+
+    Raises ToolError when the runtime at hand is not the one that the bundle was measured with.
+    """
+    _must_be_pinned(bundle, runtime)
+    carried = {
+        bundle.manifest.model_file: bundle.model,
+        "vocabulary.json": bundle.members["vocabulary.json"],
+        "goldens.json": bundle.members["goldens.json"],
+        **{_RUNTIME + path.name: path.read_bytes() for path in (runtime.api, runtime.wasm)},
+    }
+    hashing = bundle.manifest.contract.query is not None
+    return {
+        **carried,
+        **{_RUNTIME + path.name: path.read_bytes() for path in runtime.licences},
+        **{path.name: path.read_bytes() for path in glue(hashing)},
+        "card.md": bundle.members["card.md"],
+        "facts.mjs": _facts(bundle, runtime, carried),
+        "package.json": _package(bundle),
+    }
+
+
+def glue(hashing: bool) -> list[Path]:
+    """Return the sources that are copied as they are; `query.mjs` only for a model that takes a search."""
+    return [path for path in sorted(_SOURCES.iterdir()) if hashing or path.name != "query.mjs"]
+
+
+def _must_be_pinned(bundle: Bundle, runtime: RuntimeFiles) -> None:
+    pinned = bundle.manifest.runtime
+    for path in (runtime.api, runtime.wasm):
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if pinned.files.get(path.name) != found:
+            raise ToolError(
+                path.name,
+                f"has sha256 {found[:16]}…",
+                allowed=f"the bundle was measured with that of {pinned.name} {pinned.version}",
+                remedy="Build the bundle again with this edgepack, or use the edgepack that built it.",
+            )
+
+
+def _facts(bundle: Bundle, runtime: RuntimeFiles, carried: dict[str, bytes]) -> bytes:
+    """Return the module that everything else is checked against."""
+    manifest = bundle.manifest
+    facts: dict[str, Any] = {
+        "name": manifest.name,
+        "target": manifest.target,
+        "format": manifest.artifact.format,
+        "recipe": manifest.artifact.recipe,
+        "contentHash": bundle.content_hash,
+        "itemCount": manifest.contract.item_count,
+        "historyLength": manifest.contract.history_length,
+        "filterSeen": manifest.contract.filter_seen,
+        "query": msgspec.to_builtins(manifest.contract.query),
+        "runtime": {
+            "name": manifest.runtime.name,
+            "version": manifest.runtime.version,
+            "api": _RUNTIME + runtime.api.name,
+            "wasm": _RUNTIME + runtime.wasm.name,
+        },
+        "model": manifest.model_file,
+        "files": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            for name, data in carried.items()
+        },
+        "limits": [
+            {"limit": v.limit, "allowed": v.allowed, "found": v.found, "status": v.status}
+            for v in (*manifest.verdicts, *bundle.run.verdicts)
+        ],
+    }
+    heading = "// Written by edgepack embed: what this folder's files must be."
+    return f"{heading}\nexport const facts = {json.dumps(facts, indent=1)};\n".encode()
+
+
+def _package(bundle: Bundle) -> bytes:
+    package = {
+        "name": "edgepack-recommender",
+        "version": "0.0.0",
+        "description": f"{bundle.manifest.name} for {bundle.manifest.target}, {bundle.content_hash[:16]}",
+        "private": True,
+        "type": "module",
+        "exports": {".": {"types": "./index.d.ts", "default": "./index.mjs"}},
+    }
+    return json.dumps(package, indent=1).encode() + b"\n"

@@ -1,0 +1,256 @@
+"""The sample web app with a bundle embedded, in Chromium: what it shows, asks for, keeps and refuses."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgepack import embedding
+from edgepack.bundle import archive, goldens
+from edgepack.runtimes.static_server import serve
+from edgepack.tools import web
+from tests import web_app
+from tests.test_web import LENGTH, _float_model, _qdq, expected_scores, histories
+from tests.web_app import RUNTIME_FILES, SHELL, chromium, opened, over_the_network, packed, site
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> web.WebTools:
+    return web_app.tools_or_skip()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a recommender of a few kB, with goldens of the host's onnxruntime."""
+    folder = tmp_path_factory.mktemp("bundle")
+    model = _qdq(_float_model(folder / "float32.onnx"), folder / "qdq.onnx")
+    rows = np.concatenate([np.zeros((1, LENGTH), np.int32), histories(63)])
+    made = goldens.make_goldens(
+        {"history": rows},
+        expected_scores(model, rows),
+        k=10,
+        filter_seen=True,
+        largest_difference=1e-9,
+        runtime="",
+    )
+    return packed(folder / "web-wasm-mobile.edgepack", model, made)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def app(tmp_path: Path, bundle: Path) -> Path:
+    return site(tmp_path / "site", bundle)
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    found: list[str] = page.locator(selector).all_inner_texts()
+    return found
+
+
+def ids(indices: tuple[int, ...]) -> list[str]:
+    return [f"Item {index}" for index in indices]
+
+
+def test_the_page_asks_for_itself_the_embedded_folder_and_nothing_else(browser: Any, app: Path) -> None:
+    with serve(app) as served:
+        page, requests = opened(browser, f"{served.url}/")
+        page.click("#shelf button >> nth=2")
+        page.wait_for_selector("#history button")
+        folder = ("index.mjs", "facts.mjs", "model.onnx", "vocabulary.json", "goldens.json")
+        expected = SHELL | {f"/edgepack/{name}" for name in folder}
+        expected |= {f"/edgepack/runtime/{name}" for name in RUNTIME_FILES}
+        assert sorted(over_the_network(requests)) == sorted(served.url + path for path in expected)
+        assert sorted(served.requests) == sorted(expected)
+        page.context.close()
+
+
+def test_a_second_visit_asks_for_neither_model_nor_runtime(browser: Any, app: Path) -> None:
+    with serve(app) as served:
+        page, requests = opened(browser, f"{served.url}/")
+        assert page.inner_text("#kept") == "Kept for the next visit"
+        first = texts(page, "#list button")
+        requests.clear()
+        page.reload()
+        page.wait_for_selector("body[data-ready=true]")
+        asked = {url.removeprefix(served.url) for url in over_the_network(requests)}
+        assert asked == SHELL | {"/edgepack/index.mjs", "/edgepack/facts.mjs"}
+        assert texts(page, "#list button") == first
+        page.context.close()
+
+
+def test_a_kept_file_that_was_damaged_is_fetched_again(browser: Any, app: Path) -> None:
+    with serve(app) as served:
+        page, requests = opened(browser, f"{served.url}/")
+        page.evaluate(
+            """async () => {
+                const cache = await caches.open((await caches.keys())[0]);
+                const url = new URL("edgepack/model.onnx", document.baseURI).href;
+                await cache.put(url, new Response("no model"));
+            }"""
+        )
+        requests.clear()
+        page.reload()
+        page.wait_for_selector("body[data-ready=true]")
+        assert f"{served.url}/edgepack/model.onnx" in requests
+        assert page.is_visible("#app")
+        page.context.close()
+
+
+def test_after_an_update_the_new_bundle_runs_and_the_old_files_are_gone(
+    browser: Any, app: Path, bundle: Path, tmp_path: Path
+) -> None:
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        old = page.evaluate("caches.keys()")
+        read = archive.read(bundle)
+        changed = msgspec.structs.replace(read.manifest, name="renamed")
+        archive.write(tmp_path / "new.edgepack", changed, read.run, read.members)
+        assert embedding.embed(tmp_path / "new.edgepack", app, "web").change == "updated"
+        page.reload()
+        page.wait_for_selector("body[data-ready=true]")
+        new = page.evaluate("caches.keys()")
+        assert (len(old), len(new)) == (1, 1)
+        assert old != new
+        page.context.close()
+
+
+def test_a_full_quota_is_told_and_the_page_works(browser: Any, app: Path) -> None:
+    full = "Cache.prototype.put = async () => { throw new DOMException('full', 'QuotaExceededError'); };"
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/", prepare=lambda page: page.add_init_script(full))
+        assert page.inner_text("#kept") == "Not kept: the browser's storage is full"
+        assert len(texts(page, "#list button")) == 10
+        page.context.close()
+
+
+def test_a_browser_without_simd_is_told_so(browser: Any, app: Path) -> None:
+    with serve(app) as served:
+        page, requests = opened(
+            browser,
+            f"{served.url}/",
+            prepare=lambda page: page.add_init_script("WebAssembly.validate = () => false;"),
+        )
+        assert "has no SIMD" in page.locator("[role=alert]").inner_text()
+        assert f"{served.url}/edgepack/model.onnx" not in requests
+        page.context.close()
+
+
+def test_the_page_reproduces_every_golden_list(browser: Any, app: Path, bundle: Path) -> None:
+    cases = archive.read(bundle).goldens.cases
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        assert page.inner_text("#self-test") == f"✓ {len(cases)} of {len(cases)} recorded lists reproduced"
+        assert texts(page, "#list button")[: len(cases[0].top_k)] == ids(cases[0].top_k)
+        page.context.close()
+
+
+def test_a_golden_list_that_differs_is_shown_as_a_failed_self_test(
+    browser: Any, bundle: Path, tmp_path: Path
+) -> None:
+    read = archive.read(bundle)
+    told = json.loads(read.members["goldens.json"])
+    told["cases"][3]["top_k"].reverse()
+    members = read.members | {"goldens.json": json.dumps(told).encode()}
+    archive.write(tmp_path / "wrong.edgepack", read.manifest, read.run, members)
+    with serve(site(tmp_path / "site", tmp_path / "wrong.edgepack")) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        count = len(told["cases"])
+        assert page.inner_text("#self-test") == f"✗ {count - 1} of {count} recorded lists reproduced"
+        page.context.close()
+
+
+def test_a_pick_re_ranks_and_is_no_longer_recommended(browser: Any, app: Path) -> None:
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        before = texts(page, "#list button")
+        page.click("#list button >> nth=0")
+        page.wait_for_selector("#history button")
+        after = texts(page, "#list button")
+        assert [text.strip() for text in texts(page, "#history button")] == before[:1]
+        assert before[0] not in after
+        assert len(after) == 10
+        page.context.close()
+
+
+ASKED = """async ([history, options]) => {
+    const { load } = await import("./edgepack/index.mjs");
+    const found = await (await load()).recommend(history, options);
+    return { ids: found.items.map(({ id }) => id), unknown: found.unknown };
+}"""
+
+
+def test_the_module_ranks_as_the_contract_says(browser: Any, app: Path, bundle: Path) -> None:
+    case = archive.read(bundle).goldens.cases[1]
+    older, history = ["Item 1"] * LENGTH, ids(case.history)
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+
+        def asked(history: list[str], **options: object) -> dict[str, Any]:
+            answer: dict[str, Any] = page.evaluate(ASKED, [history, options])
+            return answer
+
+        assert asked([*history[:1], "gone", *history[1:], ""]) == {
+            "ids": ids(case.top_k),
+            "unknown": ["gone", ""],
+        }
+        full = [*older, *(f"Item {index}" for index in range(2, 2 + LENGTH))]
+        newest = asked(full[-LENGTH:], exclude=["Item 1"])["ids"]
+        assert asked(full)["ids"] == newest, "the newest items count, and seen ones are filtered"
+        assert asked(history, exclude=ids(case.top_k[:2]), k=3)["ids"] == ids(case.top_k[2:5])
+        tied = page.evaluate(
+            "async () => (await import('./edgepack/index.mjs')).topK([9, 1, 3, 1, 3, 2], 4, (i) => i === 5)"
+        )
+        assert tied == [2, 4, 1, 3]
+        page.context.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "goldens.json", f"runtime/{web.WASM_FILE}", f"runtime/{web.API_FILE}"]
+)
+def test_a_tampered_file_is_a_visible_error_and_nothing_is_recommended(
+    browser: Any, app: Path, name: str
+) -> None:
+    path = app / "edgepack" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        alert = page.locator("[role=alert]").inner_text()
+        assert alert == f"{name} is not the file that was embedded; nothing was run."
+        assert not page.is_visible("#app")
+        page.context.close()
+
+
+def test_a_file_that_cannot_be_fetched_is_named(browser: Any, app: Path) -> None:
+    (app / "edgepack" / "model.onnx").unlink()
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        alert = page.locator("[role=alert]").inner_text()
+        assert alert == f"{served.url}/edgepack/model.onnx could not be loaded (HTTP 404)."
+        page.context.close()
+
+
+def test_an_app_without_a_bundle_says_what_to_run(browser: Any, app: Path) -> None:
+    assert embedding.remove(app, "web").change == "removed"
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        assert "edgepack embed BUNDLE --into" in page.locator("[role=alert]").inner_text()
+        page.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1024])
+def test_the_page_needs_no_sideways_scrolling(browser: Any, app: Path, width: int) -> None:
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/", width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.context.close()

@@ -1,0 +1,105 @@
+"""The sample web app with a bundle embedded, as tests open it in Chromium."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgepack import embedding
+from edgepack.bundle import archive
+from edgepack.bundle.manifest import Goldens, PinnedRuntime, RunRecord, encode
+from edgepack.errors import ToolError
+from edgepack.rows import QueryHashing
+from edgepack.runtimes.chromium import FLAGS
+from edgepack.store import sha256_of
+from edgepack.tools import web
+from tests.test_bundle import manifest
+
+ROOT = Path(__file__).parents[1]
+SAMPLE_APP = ROOT / "sample_apps" / "web"
+RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
+SHELL = {"/", "/style.css", "/app.mjs"}
+
+
+def tools_or_skip() -> web.WebTools:
+    """Return the tools that running in a browser needs; skip the test that asks where one is missing."""
+    pytest.importorskip("playwright")
+    try:
+        return web.locate()
+    except ToolError as error:
+        pytest.skip(f"web tools: {error}")
+
+
+def packed(path: Path, model: Path, goldens: Goldens, query: QueryHashing | None = None) -> Path:
+    """Write the bundle of a web target around `model`; its items are called Item 1, Item 2 …"""
+    from edgepack.runtimes.host import full_row
+
+    history = full_row(model)["history"].shape[1]
+    items = _item_count(model)
+    runtime = web.locate_runtime()
+    contract = msgspec.structs.replace(
+        manifest().contract, history_length=history, item_count=items, query=query
+    )
+    pins = {file.name: sha256_of(file) for file in (runtime.api, runtime.wasm)}
+    changed = msgspec.structs.replace(
+        manifest(),
+        target="web-wasm-mobile",
+        platform="web-wasm",
+        model_file=f"model{model.suffix}",
+        contract=contract,
+        runtime=PinnedRuntime(name="onnxruntime-web", version=web.VERSION, licence="MIT", files=pins),
+    )
+    members = {
+        f"model{model.suffix}": model.read_bytes(),
+        "vocabulary.json": msgspec.json.encode(["", *(f"Item {index}" for index in range(1, items + 1))]),
+        "goldens.json": encode(goldens),
+        "card.md": b"# a card\n",
+    }
+    archive.write(path, changed, RunRecord(finished_at="2026-01-01", host="x"), members)
+    return path
+
+
+def _item_count(model: Path) -> int:
+    from onnxruntime import InferenceSession
+
+    return int(InferenceSession(model, providers=["CPUExecutionProvider"]).get_outputs()[0].shape[1]) - 1
+
+
+def site(folder: Path, bundle: Path) -> Path:
+    """Copy the sample app to `folder` and embed `bundle` into it."""
+    shutil.copytree(SAMPLE_APP, folder)
+    embedding.embed(bundle, folder, "web")
+    return folder
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A running headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(web.locate_chromium()), args=list(FLAGS))
+        yield running
+        running.close()
+
+
+def opened(
+    browser: Any, url: str, width: int = 1024, prepare: Callable[[Any], object] = lambda page: None
+) -> tuple[Any, list[str]]:
+    """Open `url` in a fresh profile, wait until the app is ready; the page and what it asked the network."""
+    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    prepare(page)
+    page.goto(url)
+    page.wait_for_selector("body[data-ready=true]")
+    return page, requests
+
+
+def over_the_network(requests: list[str]) -> list[str]:
+    """Leave out what the page made itself: data: and blob: URLs."""
+    return [url for url in requests if not url.startswith(("data:", "blob:"))]
