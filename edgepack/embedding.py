@@ -98,7 +98,7 @@ def _must_fit(path: Path, bundle: Bundle, platform: str) -> None:
 def _parts(bundle: Bundle, runtime: RuntimeFiles, files: dict[str, bytes]) -> tuple[Part, ...]:
     model = bundle.manifest.model_file
     words = ("vocabulary.json", "goldens.json")
-    glue = [name for name in files if name.endswith(".mjs") and "/" not in name]
+    glue = [name for name in files if name.endswith((".mjs", ".js")) and "/" not in name]
     carried = runtime_bytes([runtime.api, runtime.wasm])
     return (
         _part("model", [files[model]]),

@@ -87,6 +87,46 @@ def test_a_second_visit_asks_for_neither_model_nor_runtime(browser: Any, app: Pa
         page.context.close()
 
 
+def test_with_the_server_closed_the_page_loads_and_ranks(browser: Any, app: Path) -> None:
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/", service_worker=True)
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        before = texts(page, "#list button")
+    page.reload()
+    page.wait_for_selector("body[data-ready=true]")
+    assert texts(page, "#list button") == before
+    page.click("#list button >> nth=0")
+    page.wait_for_selector("#history button")
+    assert before[0] not in texts(page, "#list button")
+    page.context.close()
+
+
+REASONS = """async ([history, ids]) => {
+    const { load } = await import("./edgepack/index.mjs");
+    return (await load()).explain(history, ids);
+}"""
+
+
+def test_a_reason_is_what_the_score_loses_without_that_item(
+    browser: Any, app: Path, bundle: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(archive.read(bundle).model)
+    rows = np.zeros((3, LENGTH), np.int32)
+    rows[0, -2:], rows[1, -1], rows[2, -1] = (3, 9), 9, 3  # both, without 3, without 9
+    both, *without = expected_scores(model, rows)[:, 1:]
+    target = int(np.argmax(both - without[0]))
+    pulls = {f"Item {item}": float((both - rest)[target]) for item, rest in zip((3, 9), without, strict=True)}
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        told = page.evaluate(REASONS, [["Item 3", "Item 9"], [f"Item {target + 1}"]])[0]
+        page.context.close()
+    expected = sorted(((pull, name) for name, pull in pulls.items() if pull > 0), reverse=True)
+    assert [reason["id"] for reason in told] == [name for _, name in expected]
+    assert [reason["pull"] for reason in told] == pytest.approx([pull for pull, _ in expected], abs=1e-5)
+
+
 def test_a_kept_file_that_was_damaged_is_fetched_again(browser: Any, app: Path) -> None:
     with serve(app) as served:
         page, requests = opened(browser, f"{served.url}/")

@@ -88,10 +88,17 @@ def chromium() -> Iterator[Any]:
 
 
 def opened(
-    browser: Any, url: str, width: int = 1024, prepare: Callable[[Any], object] = lambda page: None
+    browser: Any,
+    url: str,
+    width: int = 1024,
+    *,
+    prepare: Callable[[Any], object] = lambda page: None,
+    service_worker: bool = False,
 ) -> tuple[Any, list[str]]:
     """Open `url` in a fresh profile, wait until the app is ready; the page and what it asked the network."""
-    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    workers = "allow" if service_worker else "block"
+    size = {"width": width, "height": 800}
+    page = browser.new_context(viewport=size, service_workers=workers).new_page()
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     prepare(page)

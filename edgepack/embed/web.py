@@ -14,6 +14,7 @@ from edgepack.tools.web import RuntimeFiles
 FOLDER = "edgepack"
 _SOURCES = Path(__file__).parent / "templates" / "web"
 _RUNTIME = "runtime/"
+_WORKER = "service-worker.js"
 
 
 def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
@@ -28,11 +29,12 @@ def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
         "goldens.json": bundle.members["goldens.json"],
         **{_RUNTIME + path.name: path.read_bytes() for path in (runtime.api, runtime.wasm)},
     }
-    hashing = bundle.manifest.contract.query is not None
+    sources = glue(bundle.manifest.contract.query is not None)
     return {
         **carried,
         **{_RUNTIME + path.name: path.read_bytes() for path in runtime.licences},
-        **{path.name: path.read_bytes() for path in glue(hashing)},
+        **{path.name: path.read_bytes() for path in sources},
+        _WORKER: _worker(bundle, [path.name for path in sources if path.suffix == ".mjs"]),
         "card.md": bundle.members["card.md"],
         "facts.mjs": _facts(bundle, runtime, carried),
         "package.json": _package(bundle),
@@ -42,6 +44,13 @@ def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
 def glue(hashing: bool) -> list[Path]:
     """Return the sources that are copied as they are; `query.mjs` only for a model that takes a search."""
     return [path for path in sorted(_SOURCES.iterdir()) if hashing or path.name != "query.mjs"]
+
+
+def _worker(bundle: Bundle, modules: list[str]) -> bytes:
+    """Return the service worker; the content hash in it is what tells a browser of an update."""
+    names = json.dumps(["facts.mjs", *modules])
+    heading = f"// content {bundle.content_hash}\nconst GLUE = {names};\n"
+    return heading.encode() + (_SOURCES / _WORKER).read_bytes()
 
 
 def _must_be_pinned(bundle: Bundle, runtime: RuntimeFiles) -> None:

@@ -18,6 +18,13 @@ function listItem(...children) {
   return made;
 }
 
+function because([strongest]) {
+  const made = document.createElement("span");
+  made.className = "note";
+  if (strongest) made.textContent = `because of ${strongest.id}`;
+  return made;
+}
+
 const add = (id) => () => {
   history.push(id);
   return show();
@@ -29,12 +36,14 @@ const show = () => (shown = shown.then(rank));
 
 async function rank() {
   const focused = document.activeElement?.closest("ol");
-  const { items, milliseconds } = await recommender.recommend(history, { query: at("text").value });
+  const query = at("text").value;
+  const { items, milliseconds } = await recommender.recommend(history, { query });
+  const reasons = await recommender.explain(history, items.map(({ id }) => id), { query });
   const clicked = history.map((id, place) => listItem(button(id, () => remove(place), "Remove")));
   at("history").replaceChildren(...clicked);
   at("empty").hidden = history.length > 0;
   at("clear").disabled = history.length === 0;
-  at("list").replaceChildren(...items.map(({ id }) => listItem(button(id, add(id), "Add"))));
+  at("list").replaceChildren(...items.map(({ id }, place) => listItem(button(id, add(id), "Add"), because(reasons[place]))));
   at("latency").textContent = `Ranked on this device in ${milliseconds.toFixed(1)} ms`;
   focused?.querySelector("button")?.focus(); // the button that was pressed is gone
 }
@@ -88,3 +97,4 @@ try {
   at("status").setAttribute("role", "alert");
 }
 document.body.dataset.ready = "true";
+navigator.serviceWorker?.register("sw.js").catch(() => {}); // without one the page works, and needs the network

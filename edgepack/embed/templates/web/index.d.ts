@@ -34,6 +34,12 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+/** How much an item of the history pulled a recommended one up: its score with that item less its score without. */
+export interface Reason {
+  readonly id: string;
+  readonly pull: number;
+}
+
 export interface SelfTest {
   /** How many of the recorded lists came back exactly. */
   readonly same: number;
@@ -49,6 +55,15 @@ export interface Recommender {
   readonly cacheWhy: string;
   /** The newest `facts.historyLength` known items count; the history goes from the oldest to the newest. */
   recommend(history: readonly string[], options?: RecommendOptions): Promise<Ranking>;
+  /**
+   * For each of `ids` the items of the history that pulled it up, strongest first. Runs the model once for
+   * each of the newest 12 of them.
+   */
+  explain(
+    history: readonly string[],
+    ids: readonly string[],
+    options?: Pick<RecommendOptions, "query">,
+  ): Promise<readonly (readonly Reason[])[]>;
   /** Runs the bundle's recorded inputs here and compares. */
   selfTest(): Promise<SelfTest>;
   dispose(): Promise<void>;

@@ -4,6 +4,7 @@ import { facts } from "./facts.mjs";
 export { facts };
 
 const LEAST_AGREEMENT = 0.99; // of the lists that sit too close to a tie to be equal everywhere
+const MOST_REASONS = 12; // one inference each
 const CACHE_FAMILY = "edgepack-";
 const CACHE = CACHE_FAMILY + facts.contentHash.slice(0, 16);
 // (v128.const 0) i8x16.popcnt: what every build of the runtime is made of.
@@ -156,7 +157,7 @@ export async function load({ baseUrl = import.meta.url, onProgress = () => {}, s
   let last = Promise.resolve();
   const inTurn = (work) => (last = last.catch(() => {}).then(work));
 
-  const ranked = (history, { k = goldens.k, exclude = [], queryIds }) =>
+  const scored = (history, queryIds) =>
     inTurn(async () => {
       const width = facts.historyLength;
       const feeds = { history: new ort.Tensor("int32", rightAligned(history, width), [1, width]) };
@@ -164,20 +165,38 @@ export async function load({ baseUrl = import.meta.url, onProgress = () => {}, s
         const row = leftAligned(queryIds, facts.query.length);
         feeds.query = new ort.Tensor("int32", row, [1, facts.query.length]);
       }
-      const scores = (await session.run(feeds)).scores.data;
-      const out = new Set(facts.filterSeen ? [...history, ...exclude] : exclude);
-      return topK(scores, k, (index) => out.has(index)).map((index) => ({ index, score: scores[index] }));
+      return (await session.run(feeds)).scores.data;
     });
+
+  async function ranked(history, { k = goldens.k, exclude = [], queryIds }) {
+    const scores = await scored(history, queryIds);
+    const out = new Set(facts.filterSeen ? [...history, ...exclude] : exclude);
+    return topK(scores, k, (index) => out.has(index)).map((index) => ({ index, score: scores[index] }));
+  }
+
+  const hashed = (query) => (facts.query ? hashQuery(query, facts.query) : []);
 
   async function recommend(history, { k, exclude = [], query = "" } = {}) {
     const begun = performance.now();
-    const queryIds = facts.query ? hashQuery(query, facts.query) : [];
-    const found = await ranked(known(history), { k, exclude: known(exclude), queryIds });
+    const found = await ranked(known(history), { k, exclude: known(exclude), queryIds: hashed(query) });
     return {
       items: found.map(({ index, score }) => ({ id: vocabulary[index], score })),
       milliseconds: performance.now() - begun,
       unknown: history.filter((id) => !indexOf.has(id)),
     };
+  }
+
+  async function explain(history, ids, { query = "" } = {}) {
+    const read = known(history).slice(-facts.historyLength);
+    const whole = await scored(read, hashed(query));
+    const without = new Map();
+    for (const one of [...new Set(read)].slice(-MOST_REASONS))
+      without.set(one, await scored(read.filter((index) => index !== one), hashed(query)));
+    return ids.map((id) => {
+      const index = indexOf.get(id);
+      const pulls = [...without].map(([one, scores]) => ({ id: vocabulary[one], pull: whole[index] - scores[index] }));
+      return pulls.filter(({ pull }) => pull > 0).sort((a, b) => b.pull - a.pull);
+    });
   }
 
   async function selfTest() {
@@ -194,7 +213,7 @@ export async function load({ baseUrl = import.meta.url, onProgress = () => {}, s
   }
 
   const dispose = () => inTurn(() => session.release());
-  return { items: vocabulary.slice(1), cached: cacheWhy === "", cacheWhy, recommend, selfTest, dispose };
+  return { items: vocabulary.slice(1), cached: cacheWhy === "", cacheWhy, recommend, explain, selfTest, dispose };
 }
 
 export async function isCached({ baseUrl = import.meta.url } = {}) {
