@@ -211,7 +211,7 @@ def test_the_parts_add_up_to_what_a_visitor_fetches(bundle: Path, app: Path) -> 
     raw = {part.part: part.raw_bytes for part in done.parts}
     assert raw["model"] == len(b"model")
     assert raw["runtime"] == len("api.mjs") + len("core.wasm")
-    glue = ("index.mjs", "facts.mjs", "service-worker.js")
+    glue = ("index.mjs", "history.mjs", "facts.mjs", "service-worker.js")
     assert raw["glue"] == sum((app / "edgepack" / name).stat().st_size for name in glue)
     assert all(part.brotli_bytes > 0 for part in done.parts)
 

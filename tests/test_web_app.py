@@ -11,6 +11,7 @@ import pytest
 
 from edgepack import embedding
 from edgepack.bundle import archive, goldens
+from edgepack.data.read import read
 from edgepack.runtimes.static_server import serve
 from edgepack.tools import web
 from tests import web_app
@@ -65,7 +66,7 @@ def test_the_page_asks_for_itself_the_embedded_folder_and_nothing_else(browser: 
         page, requests = opened(browser, f"{served.url}/")
         page.click("#shelf button >> nth=2")
         page.wait_for_selector("#history button")
-        folder = ("index.mjs", "facts.mjs", "model.onnx", "vocabulary.json", "goldens.json")
+        folder = ("index.mjs", "history.mjs", "facts.mjs", "model.onnx", "vocabulary.json", "goldens.json")
         expected = SHELL | {f"/edgepack/{name}" for name in folder}
         expected |= {f"/edgepack/runtime/{name}" for name in RUNTIME_FILES}
         assert sorted(over_the_network(requests)) == sorted(served.url + path for path in expected)
@@ -82,7 +83,7 @@ def test_a_second_visit_asks_for_neither_model_nor_runtime(browser: Any, app: Pa
         page.reload()
         page.wait_for_selector("body[data-ready=true]")
         asked = {url.removeprefix(served.url) for url in over_the_network(requests)}
-        assert asked == SHELL | {"/edgepack/index.mjs", "/edgepack/facts.mjs"}
+        assert asked == SHELL | {f"/edgepack/{name}.mjs" for name in ("index", "history", "facts")}
         assert texts(page, "#list button") == first
         page.context.close()
 
@@ -125,6 +126,51 @@ def test_a_reason_is_what_the_score_loses_without_that_item(
     expected = sorted(((pull, name) for name, pull in pulls.items() if pull > 0), reverse=True)
     assert [reason["id"] for reason in told] == [name for _, name in expected]
     assert [reason["pull"] for reason in told] == pytest.approx([pull for pull, _ in expected], abs=1e-5)
+
+
+def test_the_history_outlives_the_page_and_is_exported_as_a_log_that_edgepack_reads(
+    browser: Any, app: Path, tmp_path: Path
+) -> None:
+    with serve(app) as served:
+        page, requests = opened(browser, f"{served.url}/")
+        for place in (4, 2):
+            page.click(f"#shelf button >> nth={place}")
+            page.wait_for_function(
+                "count => document.querySelectorAll('#history li').length === count", arg=1 + (place == 2)
+            )
+        page.reload()
+        page.wait_for_selector("body[data-ready=true]")
+        requests.clear()
+        users = []
+        for name in ("first.csv", "second.csv"):
+            with page.expect_download() as download:
+                page.click("#export")
+            download.value.save_as(tmp_path / name)
+            events = read(tmp_path / name)
+            assert events.item.tolist() == ["Item 5", "Item 3"]
+            assert events.time is not None
+            assert events.time.tolist() == [1, 2]
+            users.append(set(events.user.tolist()))
+        assert not over_the_network(requests), "nothing is sent anywhere"
+        assert [len(user) for user in users] == [1, 1]
+        assert users[0] != users[1], "two exports cannot be joined"
+        page.context.close()
+
+
+def test_ids_with_commas_quotes_and_line_breaks_survive_the_export(
+    browser: Any, app: Path, tmp_path: Path
+) -> None:
+    ids = ["a,b", 'say "hi"', "two\nlines", "ü plain"]
+    told = """async (ids) => {
+        const history = (await import("./edgepack/index.mjs")).openHistory("other");
+        ids.forEach(history.add);
+        return history.exportLog();
+    }"""
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/")
+        (tmp_path / "log.csv").write_text(page.evaluate(told, ids), "utf-8")
+        page.context.close()
+    assert read(tmp_path / "log.csv").item.tolist() == ids
 
 
 def test_a_kept_file_that_was_damaged_is_fetched_again(browser: Any, app: Path) -> None:

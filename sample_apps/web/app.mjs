@@ -1,6 +1,6 @@
 const SHELF_SIZE = 16;
 const at = (id) => document.getElementById(id);
-const history = [];
+let history;
 let recommender;
 
 function button(id, onClick, verb) {
@@ -26,7 +26,7 @@ function because([strongest]) {
 }
 
 const add = (id) => () => {
-  history.push(id);
+  history.add(id);
   return show();
 };
 
@@ -37,19 +37,19 @@ const show = () => (shown = shown.then(rank));
 async function rank() {
   const focused = document.activeElement?.closest("ol");
   const query = at("text").value;
-  const { items, milliseconds } = await recommender.recommend(history, { query });
-  const reasons = await recommender.explain(history, items.map(({ id }) => id), { query });
-  const clicked = history.map((id, place) => listItem(button(id, () => remove(place), "Remove")));
+  const { items, milliseconds } = await recommender.recommend(history.ids, { query });
+  const reasons = await recommender.explain(history.ids, items.map(({ id }) => id), { query });
+  const clicked = history.ids.map((id, place) => listItem(button(id, () => remove(place), "Remove")));
   at("history").replaceChildren(...clicked);
-  at("empty").hidden = history.length > 0;
-  at("clear").disabled = history.length === 0;
+  at("empty").hidden = history.ids.length > 0;
+  at("clear").disabled = at("export").disabled = history.ids.length === 0;
   at("list").replaceChildren(...items.map(({ id }, place) => listItem(button(id, add(id), "Add"), because(reasons[place]))));
   at("latency").textContent = `Ranked on this device in ${milliseconds.toFixed(1)} ms`;
   focused?.querySelector("button")?.focus(); // the button that was pressed is gone
 }
 
 function remove(position) {
-  history.splice(position, 1);
+  history.removeAt(position);
   return show();
 }
 
@@ -61,6 +61,14 @@ function describe({ same, total, passed }, facts) {
   at("model").textContent =
     `${facts.model} · ${kilobytes} kB · ${facts.itemCount.toLocaleString("en")} items · hashes checked`;
   at("kept").textContent = recommender.cached ? "Kept for the next visit" : `Not kept: ${recommender.cacheWhy}`;
+}
+
+function download() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([history.exportLog()], { type: "text/csv" }));
+  link.download = "history.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
@@ -78,16 +86,18 @@ async function embedded() {
 }
 
 try {
-  const { load, facts } = await embedded();
+  const { load, facts, openHistory } = await embedded();
+  history = openHistory();
   recommender = await load({ onProgress: progress });
   describe(await recommender.selfTest(), facts);
   for (const id of recommender.items.slice(0, SHELF_SIZE)) at("shelf").append(listItem(button(id, add(id), "Add")));
   at("search").hidden = !facts.query;
   at("text").addEventListener("input", show);
   at("clear").addEventListener("click", () => {
-    history.length = 0;
+    history.clear();
     return show();
   });
+  at("export").addEventListener("click", download);
   await show();
   at("status").hidden = true;
   at("app").hidden = false;

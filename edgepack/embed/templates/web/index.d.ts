@@ -100,7 +100,22 @@ export interface Facts {
   readonly limits: readonly Limit[];
 }
 
+/** What the shopper took, oldest first, kept in this browser alone. */
+export interface History {
+  readonly ids: readonly string[];
+  add(id: string): void;
+  removeAt(position: number): void;
+  clear(): void;
+  /**
+   * The history as CSV `user,item,time` that `edgepack data` reads: item ids, their order instead of times, and a
+   * user's name made anew each time. Send it only when the shopper says so.
+   */
+  exportLog(): string;
+}
+
 export const facts: Facts;
+/** The history under `key`; where the browser keeps nothing, it lasts as long as the page. */
+export function openHistory(key?: string, storage?: Storage): History;
 /** Fetch, check and start everything. Rejects with EdgepackError, or AbortError after `signal`. */
 export function load(options?: LoadOptions): Promise<Recommender>;
 /** Whether every file is kept by this browser, so that `load` needs no network. */

@@ -2,6 +2,7 @@
 import { facts } from "./facts.mjs";
 
 export { facts };
+export { openHistory } from "./history.mjs";
 
 const LEAST_AGREEMENT = 0.99; // of the lists that sit too close to a tie to be equal everywhere
 const MOST_REASONS = 12; // one inference each
