@@ -150,10 +150,18 @@ def test_removing_what_is_not_there_says_so(app: Path) -> None:
         embedding.remove(app, "web")
 
 
-@pytest.mark.parametrize("platform", ["web", "android"])
-def test_a_bundle_for_another_platform_is_refused(app: Path, tmp_path: Path, platform: str) -> None:
+@pytest.mark.parametrize(
+    ("platform", "told"),
+    [
+        ("web", r"is for android-arm64-low \(android-arm64\); a web app takes a bundle of a web-wasm target"),
+        ("android", "--platform: is android; this edgepack embeds into web apps only"),
+    ],
+)
+def test_a_bundle_for_another_platform_is_refused(
+    app: Path, tmp_path: Path, platform: str, told: str
+) -> None:
     write(tmp_path / "android.edgepack")
-    with pytest.raises(ConfigError, match="web"):
+    with pytest.raises(ConfigError, match=told):
         embedding.embed(tmp_path / "android.edgepack", app, platform)
     assert not (app / "edgepack").exists()
 
@@ -204,6 +212,22 @@ def test_a_failed_or_interrupted_update_leaves_the_old_folder(
                 embedding.embed(newer, app, "web")
         assert content(app) == before
     assert embedding.embed(newer, app, "web").change == "updated"
+
+
+def test_a_folder_that_cannot_be_removed_stays_whole(
+    bundle: Path, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding.embed(bundle, app, "web")
+    before = content(app)
+
+    def refused(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refused)
+        with pytest.raises(LimitError, match=r"could not be changed \(Permission denied\); it is as it was"):
+            embedding.remove(app, "web")
+    assert content(app) == before
 
 
 def test_the_parts_add_up_to_what_a_visitor_fetches(bundle: Path, app: Path) -> None:

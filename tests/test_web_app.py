@@ -209,6 +209,22 @@ def test_after_an_update_the_new_bundle_runs_and_the_old_files_are_gone(
         page.context.close()
 
 
+def test_two_apps_of_one_origin_keep_their_files_apart(browser: Any, bundle: Path, tmp_path: Path) -> None:
+    read = archive.read(bundle)
+    changed = msgspec.structs.replace(read.manifest, name="other")
+    archive.write(tmp_path / "other.edgepack", changed, read.run, read.members)
+    site(tmp_path / "root" / "one", bundle)
+    site(tmp_path / "root" / "two", tmp_path / "other.edgepack")
+    with serve(tmp_path / "root") as served:
+        page, requests = opened(browser, f"{served.url}/one/")
+        for app in ("two", "one"):
+            requests.clear()
+            page.goto(f"{served.url}/{app}/")
+            page.wait_for_selector("body[data-ready=true]")
+        assert f"{served.url}/one/edgepack/model.onnx" not in requests
+        page.context.close()
+
+
 def test_a_full_quota_is_told_and_the_page_works(browser: Any, app: Path) -> None:
     full = "Cache.prototype.put = async () => { throw new DOMException('full', 'QuotaExceededError'); };"
     with serve(app) as served:

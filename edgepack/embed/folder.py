@@ -49,21 +49,14 @@ def put(folder: Path, files: dict[str, bytes], *, target: str, content_hash: str
         edgepack_version=__version__, target=target, content_hash=content_hash, files=_hashes(files)
     )
     encoded = msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=1) + b"\n"
-    try:
-        _swap(folder, files | {RECORD: encoded})
-    except OSError as error:
-        raise LimitError(
-            str(folder),
-            f"could not be written ({error.strerror or error}); it is as it was",
-            remedy="Make room, or correct the permissions, and run the same command again.",
-        ) from error
+    _replace(folder, files | {RECORD: encoded})
     return change
 
 
 def remove(folder: Path) -> Change:
-    """Remove the folder. Raises as `must_be_ours`."""
+    """Remove the folder. Raises ConfigError as `must_be_ours`, LimitError when it cannot be removed."""
     must_be_ours(folder)
-    shutil.rmtree(folder)
+    _replace(folder, None)
     return "removed"
 
 
@@ -127,18 +120,34 @@ def _more(names: list[str]) -> str:
     return f" and {len(names) - 3} more" if len(names) > 3 else ""
 
 
-def _swap(folder: Path, files: dict[str, bytes]) -> None:
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    fresh, old = scratch / "new", scratch / "old"
+def _replace(folder: Path, files: dict[str, bytes] | None) -> None:
+    """Put `files` in the place of the folder's content, or nothing where they are None."""
     try:
-        for name, data in files.items():
-            path = fresh / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _swap(folder, files, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise LimitError(
+            str(folder),
+            f"could not be changed ({error.strerror or error}); it is as it was",
+            remedy="Make room, or correct the permissions, and run the same command again.",
+        ) from error
+
+
+def _swap(folder: Path, files: dict[str, bytes] | None, scratch: Path) -> None:
+    fresh, old = scratch / "new", scratch / "old"
+    for name, data in (files or {}).items():
+        path = fresh / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    try:
         if folder.exists():
             folder.rename(old)
-        fresh.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():  # whatever came between the two renames, a signal too
+        if files is not None:
+            fresh.rename(folder)
+    except BaseException:  # a signal between the two renames, too
+        if old.exists():
             old.rename(folder)
-        shutil.rmtree(scratch)
+        raise

@@ -43,7 +43,8 @@ def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
 
 def glue(hashing: bool) -> list[Path]:
     """Return the sources that are copied as they are; `query.mjs` only for a model that takes a search."""
-    return [path for path in sorted(_SOURCES.iterdir()) if hashing or path.name != "query.mjs"]
+    left_out = {_WORKER} if hashing else {_WORKER, "query.mjs"}
+    return [path for path in sorted(_SOURCES.iterdir()) if path.name not in left_out]
 
 
 def _worker(bundle: Bundle, modules: list[str]) -> bytes:

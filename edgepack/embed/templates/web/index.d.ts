@@ -120,4 +120,4 @@ export function openHistory(key?: string, storage?: Storage): History;
 export function load(options?: LoadOptions): Promise<Recommender>;
 /** Whether every file is kept by this browser, so that `load` needs no network. */
 export function isCached(options?: Pick<LoadOptions, "baseUrl">): Promise<boolean>;
-export function clearCache(): Promise<void>;
+export function clearCache(options?: Pick<LoadOptions, "baseUrl">): Promise<void>;

@@ -6,8 +6,6 @@ export { openHistory } from "./history.mjs";
 
 const LEAST_AGREEMENT = 0.99; // of the lists that sit too close to a tie to be equal everywhere
 const MOST_REASONS = 12; // one inference each
-const CACHE_FAMILY = "edgepack-";
-const CACHE = CACHE_FAMILY + facts.contentHash.slice(0, 16);
 // (v128.const 0) i8x16.popcnt: what every build of the runtime is made of.
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
 
@@ -49,9 +47,14 @@ async function fetched(url, signal, onBytes) {
   throw new EdgepackError("network", `${url} could not be loaded (HTTP ${status}).`);
 }
 
+const placed = (baseUrl) => new URL(baseUrl, globalThis.document?.baseURI ?? import.meta.url);
+// By place and content: other apps of this origin keep theirs.
+const familyOf = (base) => `edgepack ${new URL(".", base).pathname} `;
+const cacheOf = (base) => familyOf(base) + facts.contentHash.slice(0, 16);
+
 /** The browser's own store of checked files; without one (private windows, http) every load uses the network. */
-function opened() {
-  return globalThis.caches ? caches.open(CACHE).catch(() => null) : null;
+function opened(base) {
+  return globalThis.caches ? caches.open(cacheOf(base)).catch(() => null) : null;
 }
 
 async function checked(name, { base, signal, cache, onBytes, onUncached }) {
@@ -76,9 +79,9 @@ async function checked(name, { base, signal, cache, onBytes, onUncached }) {
   return bytes;
 }
 
-async function dropOlder() {
+async function dropOlder(base) {
   for (const name of globalThis.caches ? await caches.keys() : [])
-    if (name.startsWith(CACHE_FAMILY) && name !== CACHE) await caches.delete(name);
+    if (name.startsWith(familyOf(base)) && name !== cacheOf(base)) await caches.delete(name);
 }
 
 /** Item indices of the k best scores. Equal scores order by lower index; index 0 is padding. */
@@ -129,25 +132,28 @@ export async function load({ baseUrl = import.meta.url, onProgress = () => {}, s
   const totalBytes = names.reduce((sum, name) => sum + facts.files[name].bytes, 0);
   let loadedBytes = 0;
   let cacheWhy = "";
-  const failed = new AbortController(); // one bad file ends the other downloads, and the progress
+  signal?.throwIfAborted();
+  const stop = new AbortController(); // one bad file ends the other downloads, and the progress
+  signal?.addEventListener("abort", () => stop.abort(signal.reason));
+  const base = placed(baseUrl);
   const how = {
-    base: new URL(baseUrl, globalThis.document?.baseURI ?? import.meta.url),
-    signal: signal ? AbortSignal.any([signal, failed.signal]) : failed.signal,
-    cache: await opened(),
-    onBytes: (bytes) => failed.signal.aborted || onProgress({ loadedBytes: (loadedBytes += bytes), totalBytes }),
+    base,
+    signal: stop.signal,
+    cache: await opened(base),
+    onBytes: (bytes) => stop.signal.aborted || onProgress({ loadedBytes: (loadedBytes += bytes), totalBytes }),
     onUncached: (why) => (cacheWhy = why),
   };
   const all = names.map(async (name) => [name, await checked(name, how)]);
   const bytes = Object.fromEntries(
     await Promise.all(all).catch((error) => {
-      failed.abort();
+      stop.abort();
       throw error;
     }),
   );
   const vocabulary = asJson(bytes["vocabulary.json"]);
   const goldens = asJson(bytes["goldens.json"]);
   const [ort, session] = await started(bytes[facts.runtime.api], bytes[facts.runtime.wasm], bytes[facts.model]);
-  await dropOlder();
+  await dropOlder(base);
   const indexOf = new Map(vocabulary.map((id, index) => [id, index]));
   indexOf.delete(vocabulary[0]); // padding is no item
   const known = (ids) => ids.map((id) => indexOf.get(id)).filter((index) => index !== undefined);
@@ -218,12 +224,12 @@ export async function load({ baseUrl = import.meta.url, onProgress = () => {}, s
 }
 
 export async function isCached({ baseUrl = import.meta.url } = {}) {
-  const cache = await opened();
-  const base = new URL(baseUrl, globalThis.document?.baseURI ?? import.meta.url);
+  const base = placed(baseUrl);
+  const cache = await opened(base);
   const kept = await Promise.all(Object.keys(facts.files).map((name) => cache?.match(new URL(name, base).href)));
   return kept.every(Boolean);
 }
 
-export async function clearCache() {
-  await globalThis.caches?.delete(CACHE);
+export async function clearCache({ baseUrl = import.meta.url } = {}) {
+  await globalThis.caches?.delete(cacheOf(placed(baseUrl)));
 }
