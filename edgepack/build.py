@@ -41,6 +41,7 @@ from edgepack.stages import (
     Place,
     artifacts,
     attribution,
+    catalogue,
     compression,
     configured,
     controlled,
@@ -130,6 +131,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     place = Place(planned.config, Path(planned.folder), Store(store_folder), tell)
     split = logs.split_log(place)
     facts = logs.facts(split)
+    shown = catalogue.catalogue(place, split)  # a wrong column shows before anything has been trained
     model = configured.model(place, facts.items)
     reference, ranked = _reference(place, split, facts.items)
     baselines = figures.baselines(place, split)
@@ -137,7 +139,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     attributed = planned.config.quality.attribute_loss
     units = sensitivity.sensitivity(place, split, reference) if attributed else ()
 
-    build = _Build(planned, place, split, model, reference, ranked, out)
+    build = _Build(planned, place, split, model, reference, ranked, shown, out)
     build.prepare()
     targets = build.targets()
     of_float = _reference_rows(place, split, reference, ranked)
@@ -187,10 +189,11 @@ class _Build:
         model: configured.Model,
         reference: models.Trained,
         ranked: Kept,
+        shown: bytes | None,
         out: Path,
     ) -> None:
         self.planned, self.place, self.split, self.model = planned, place, split, model
-        self.reference, self.ranked, self.out = reference, ranked, out
+        self.reference, self.ranked, self.catalogue, self.out = reference, ranked, shown, out
         self.teacher = reference if planned.config.teacher else None
         self.vocabulary = (split.path / "vocabulary.json").read_bytes()
         self.recipes = known(planned.config.compress.own)
@@ -356,6 +359,7 @@ class _Build:
             name=self.planned.name,
             data=facts,
             vocabulary=self.vocabulary,
+            catalogue=self.catalogue,
             popularity=_popularity(self.split),
             query=logs.hashing(config.model),
             ngram_popularity=_ngram_popularity(self.split),

@@ -23,6 +23,24 @@ class ShopConfig(_Checked, frozen=True, kw_only=True):
     seed: int = 7
 
 
+class CatalogueConfig(_Checked, frozen=True, kw_only=True):
+    """What the apps show of the items: a product list of a row an item, or columns of the log itself.
+
+    `path` and `format` of the list, None for the log; `item` names the column with the ids (None: the log's,
+    or "item"), `title`, `price` and `category` those with what is shown. `currency` is an ISO 4217 code, and
+    `notice` a line that the apps must show, as a licence may ask for.
+    """
+
+    title: str
+    path: str | None = None
+    format: str | None = None
+    item: str | None = None
+    price: str | None = None
+    category: str | None = None
+    currency: str = ""
+    notice: str = ""
+
+
 class DataConfig(_Checked, frozen=True, kw_only=True):
     """Where the log is and how it is read: one of `path`, `set` (a public set by name) or `shop`.
 
@@ -36,6 +54,7 @@ class DataConfig(_Checked, frozen=True, kw_only=True):
     columns: dict[str, str] = {}
     cleaning: dict[str, Scalar | None] = {}
     split: Literal["leave-one-out", "next-basket"] | None = None
+    catalogue: CatalogueConfig | None = None
 
 
 class ModelConfig(_Checked, frozen=True, kw_only=True):

@@ -209,6 +209,7 @@ class Shipment(NamedTuple):
     item_count: int
     filter_seen: bool
     k: int
+    catalogue: bytes | None = None
     query: QueryHashing | None = None
     ngram_popularity: "NDArray[np.float64] | None" = None
 
@@ -250,6 +251,8 @@ def pack(
         "goldens.json": choice.goldens,
         "card.md": card.render(manifest, shipment.data.source, shipment.data.licence).encode(),
     }
+    if shipment.catalogue is not None:
+        members["catalogue.json"] = shipment.catalogue
     run = RunRecord(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=f"{platform.machine()}, {platform.system()} {platform.release()}",

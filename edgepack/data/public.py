@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edgepack import store, tools
+from edgepack.config import CatalogueConfig
 from edgepack.data import clean
 from edgepack.data.clean import CleaningRules
 from edgepack.data.read import Columns, read
@@ -25,6 +26,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     format: str
     columns: Columns = Columns()
+    catalogue: CatalogueConfig | None = None
 
 
 class PublicSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     columns: Columns
     sha256: str
+    catalogue: CatalogueConfig | None = None
 
 
 _INVOICES = Columns(
@@ -58,6 +61,13 @@ _INVOICES = Columns(
     basket="InvoiceNo",
     quantity="Quantity",
     price="UnitPrice",
+)
+_PRODUCTS = CatalogueConfig(
+    title="Description",
+    price="UnitPrice",
+    currency="GBP",
+    notice="Titles and prices, of each product the most common: Online Retail, Daqing Chen, 2015, "
+    "https://doi.org/10.24432/C5BW33, under CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
 )
 _CLEANED = Columns(user="user", item="item", time="minute", basket="invoice", quantity="qty", price="price")
 _REVIEWS = "Amazon reviews carry no open licence: research use, cite McAuley et al.; do not redistribute"
@@ -69,8 +79,8 @@ SETS: dict[str, PublicSet] = {
         licence="CC BY 4.0",
         redistributable=True,
         layouts=(
-            Layout(file="online_retail.parquet", format="parquet", columns=_INVOICES),
-            Layout(file="online*retail.xlsx", format="xlsx", columns=_INVOICES),
+            Layout(file="online_retail.parquet", format="parquet", columns=_INVOICES, catalogue=_PRODUCTS),
+            Layout(file="online*retail.xlsx", format="xlsx", columns=_INVOICES, catalogue=_PRODUCTS),
             Layout(file="events.csv.gz", format="csv", columns=_CLEANED),
         ),
         cleaning=CleaningRules(cancelled_prefix="C", product_pattern=r"^\d{5}"),
@@ -192,7 +202,13 @@ def taken(name: str) -> Taken:
             "it is not the file that was taken in",
             remedy=f"Run `edgepack data {name} --from PATH`.",
         )
-    return Taken(path=path, format=layout.format, columns=layout.columns, sha256=record["sha256"])
+    return Taken(
+        path=path,
+        format=layout.format,
+        columns=layout.columns,
+        sha256=record["sha256"],
+        catalogue=layout.catalogue,
+    )
 
 
 def _home(name: str) -> Path:

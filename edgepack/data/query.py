@@ -1,8 +1,7 @@
 """Search text -> the model's second input `query`: hashed character n-grams. This is the specification.
 
-`edgepack/embed/templates/web/query.mjs` and `sample_apps/android/edgepack/QueryHasher.java` say the same, and
-a test holds the three to equal answers. Every step is defined on code points, so that no runtime's Unicode
-version can change one:
+`query.mjs` and `QueryHasher.java` in `edgepack/embed/templates` say the same, and a test holds the three to
+equal answers. Every step is defined on code points, so that no runtime's Unicode version can change one:
 
 1. Read the first 256 code points (`text_limit`); a surrogate that stands alone is one.
 2. Fold each: U+0300..036F (combining marks) and U+FE00..FE0F (variation selectors) vanish. A code point in

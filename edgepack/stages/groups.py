@@ -19,7 +19,6 @@ from edgepack.stages.logs import source_of, test_users
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
-    from edgepack.data.read import Columns
     from edgepack.evaluate.groups import Grouping
     from edgepack.evaluate.ranking import Evaluation
 
@@ -152,6 +151,7 @@ def _from_table(place: Place) -> Iterator[_Labels]:
 
 def _from_log(place: Place) -> Iterator[_Labels]:
     from edgepack.data import read
+    from edgepack.data.formats import read_table
 
     wanted = place.config.quality.group_columns
     source = source_of(place.config.data, place.folder)
@@ -162,14 +162,11 @@ def _from_log(place: Place) -> Iterator[_Labels]:
             remedy="Give a CSV file of users and groups as quality.groups.",
         )
     columns = convert_table(source.columns, read.Columns, "edgepack.toml: data.columns")
+    if not wanted:
+        return
+    table = read_table(Path(str(source.path)), [columns.user, *wanted], source.format)
+    users = table.text(columns.user)
     for by in wanted:
-        # The reader knows what to do with a column of texts, and calls it the item.
-        events = read.read(Path(str(source.path)), _only(columns, by), source.format)
         # The newest row of a user says where they belong.
-        of = {user: label for user, label in zip(events.user, events.item, strict=True) if label}
+        of = {user: label for user, label in zip(users, table.text(by), strict=True) if label}
         yield _Labels(by, str(source.path), of)
-
-
-def _only(columns: "Columns", group: str) -> "Columns":
-    absent = {"time": None, "basket": None, "quantity": None, "price": None}
-    return msgspec.structs.replace(columns, item=group, **absent)
