@@ -18,6 +18,8 @@ import msgspec
 
 from edgepack import __version__, proc, ship
 from edgepack.budget import judge
+from edgepack.bundle.archive import Bundle
+from edgepack.bundle.manifest import Certificate
 from edgepack.compress.recipes import Recipe, known
 from edgepack.config import Config
 from edgepack.planning import Plan, recipes_in_order
@@ -42,6 +44,7 @@ from edgepack.stages import (
     artifacts,
     attribution,
     catalogue,
+    certificate,
     compression,
     configured,
     controlled,
@@ -234,12 +237,19 @@ class _Build:
             operators = self._attributed(profile, choice.contender, choice)
             budget = self.planned.budgets[profile.name]
             settled = self._settled(choice.contender.candidate.artifact.recipe)
-            packed = ship.pack(self._shipment(), profile, budget, choice, settled, self.out)
+            certify = partial(self._certified, profile, choice.contender)
+            packed = ship.pack(self._shipment(), profile, budget, choice, settled, certify, self.out)
         else:
             # A bundle of an earlier build would look like this one's.
             (self.out / f"{profile.name}.edgepack").unlink(missing_ok=True)
         result = ship.result_of(profile, dropped, choice, packed, operators)
         return msgspec.structs.replace(result, examples=self._examples(profile, choice))
+
+    def _certified(self, profile: Profile, chosen: ship.Contender, bundle: Bundle) -> Certificate:
+        artifact = chosen.candidate.artifact
+        made = self._made(artifact.recipe, artifact.format)
+        assert not isinstance(made, Dropped)  # noqa: S101  what was chosen was made
+        return certificate.certificate(self.place, self.split, *made, profile, bundle)
 
     def _examples(self, profile: Profile, choice: ship.Choice) -> tuple[Example, ...]:
         if choice.contender is None or choice.contender.candidate.quality is None:

@@ -7,6 +7,7 @@ import msgspec
 
 from edgepack.budget import judge
 from edgepack.bundle import archive, goldens
+from edgepack.bundle.manifest import Certificate
 from edgepack.errors import ConfigError, EdgepackError, ToolError
 from edgepack.profiles import Budget, decode_toml, merged
 from edgepack.report import junit
@@ -211,4 +212,25 @@ def render_bundle(path: Path, as_json: bool) -> str:
     files = [("file", "bytes", "sha256")] + [
         (name, f"{entry.size_bytes:,}", entry.sha256) for name, entry in manifest.files.items()
     ]
-    return "\n".join(columns(list(table)) for table in (head, figures, verdicts, files))
+    tables = [columns(list(table)) for table in (head, figures, verdicts, files)]
+    if bundle.run.certificate is not None:
+        tables.append(_certificate(bundle.run.certificate))
+    return "\n".join(tables)
+
+
+def _certificate(told: Certificate) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("runtime", "overlap@10", "top-1 agreement", "largest difference", "Kendall tau", "")
+    ]
+    rows += [
+        (
+            row.runtime,
+            _figure(row.overlap_at_10),
+            _figure(row.top_1_agreement),
+            _figure(row.largest_difference),
+            _figure(row.kendall_tau),
+            row.note,
+        )
+        for row in told.rows
+    ]
+    return f"parity of {told.users} users' ten best items with {told.reference}\n{columns(rows)}"

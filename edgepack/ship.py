@@ -11,7 +11,16 @@ import msgspec
 
 from edgepack import __version__
 from edgepack.bundle import archive, card, goldens
-from edgepack.bundle.manifest import Contract, Manifest, PinnedRuntime, RunRecord, Tensor, encode
+from edgepack.bundle.archive import Bundle
+from edgepack.bundle.manifest import (
+    Certificate,
+    Contract,
+    Manifest,
+    PinnedRuntime,
+    RunRecord,
+    Tensor,
+    encode,
+)
 from edgepack.compress.recipes import Recipe
 from edgepack.errors import MeasureError
 from edgepack.profiles import Budget, Profile
@@ -215,11 +224,17 @@ class Shipment(NamedTuple):
 
 
 def pack(
-    shipment: Shipment, profile: Profile, budget: Budget, choice: Choice, recipe: Recipe, out: Path
+    shipment: Shipment,
+    profile: Profile,
+    budget: Budget,
+    choice: Choice,
+    recipe: Recipe,
+    certify: Callable[[Bundle], Certificate],
+    out: Path,
 ) -> tuple[str, str]:
     """Write the bundle of a target and return its file name and content hash.
 
-    `recipe` is what the choice's model was made by, accuracy control settled.
+    `recipe` is what the choice's model was made by, accuracy control settled. `certify` is given what ships.
     """
     assert choice.contender is not None and choice.proof is not None  # noqa: S101  the caller's to check
     candidate, made = choice.contender
@@ -259,6 +274,8 @@ def pack(
         figures=tuple(n for n in numbers if not n.exact),
         verdicts=tuple(v for v in candidate.verdicts if wall_clock(v)),
     )
+    bundle = archive.sealed(manifest, run, members)
+    run = msgspec.structs.replace(run, certificate=certify(bundle))
     file_name = f"{profile.name}{archive.SUFFIX}"
     return file_name, archive.write(out / file_name, manifest, run, members)
 

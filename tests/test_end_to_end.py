@@ -63,8 +63,28 @@ def test_every_target_gets_a_bundle_and_a_report(built: Path) -> None:
 
 def test_no_user_id_or_history_ships(built: Path) -> None:
     for path in (built / "out").glob("*.edgepack"):
-        text = b"".join(archive.read(path).members[n] for n in ("vocabulary.json", "goldens.json", "card.md"))
+        members = archive.read(path).members
+        text = b"".join(members[n] for n in ("vocabulary.json", "catalogue.json", "goldens.json", "card.md"))
         assert not re.search(rb"u\d{6}", text)
+
+
+def test_each_bundle_is_certified_in_its_runtimes_and_the_web_bundle_in_the_embedded_module(
+    built: Path,
+) -> None:
+    found = {}
+    for path in (built / "out").glob("*.edgepack"):
+        certificate = archive.read(path).run.certificate
+        assert certificate is not None
+        assert certificate.users == 48
+        found[path.stem] = {row.runtime: row for row in certificate.rows}
+    android, web = found["android-arm64-low"], found["web-wasm-desktop"]
+    assert set(android) == {"litert", "tflite-runtime", "litert-arm64 (Cortex-A53, emulated)"}
+    app = web.pop("edgepack/index.mjs in Chromium")
+    assert set(web) == {"onnxruntime", "ort-web-node", "ort-web-chromium"}
+    assert msgspec.structs.replace(app, runtime="") == msgspec.structs.replace(
+        web["ort-web-chromium"], runtime=""
+    )
+    assert all((row.overlap_at_10 or 0) > 0.9 for row in (*android.values(), *web.values())), found
 
 
 def test_a_second_build_does_nothing_again(built: Path) -> None:

@@ -51,13 +51,19 @@ class Bundle(NamedTuple):
         return msgspec.json.decode(self.members["goldens.json"], type=Goldens)
 
 
-def write(path: Path, manifest: Manifest, run: RunRecord, members: dict[str, bytes]) -> str:
-    """Write a bundle atomically and return its content hash; `manifest.files` is filled in here."""
+def sealed(manifest: Manifest, run: RunRecord, members: dict[str, bytes]) -> Bundle:
+    """Return the bundle of these parts; `manifest.files` is filled in here."""
     entries = {
         name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         for name, data in sorted(members.items())
     }
     manifest = msgspec.structs.replace(manifest, files=entries)
+    return Bundle(manifest, run, members, content_hash(manifest))
+
+
+def write(path: Path, manifest: Manifest, run: RunRecord, members: dict[str, bytes]) -> str:
+    """Write a bundle atomically and return its content hash; `manifest.files` is filled in here."""
+    manifest, run, members, digest = sealed(manifest, run, members)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in [(MANIFEST, encode(manifest)), *sorted(members.items()), (RUN, encode(run))]:
@@ -67,7 +73,7 @@ def write(path: Path, manifest: Manifest, run: RunRecord, members: dict[str, byt
             info.create_system = 3
             archive.writestr(info, data, compresslevel=9)
     write_atomic(path, buffer.getvalue())
-    return content_hash(manifest)
+    return digest
 
 
 def read(path: Path) -> Bundle:

@@ -85,13 +85,40 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry] = {}
 
 
+class ParityRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the ten best items of each user in one runtime agree with the reference's.
+
+    `overlap_at_10` and `top_1_agreement` are mean shares (0..1); `largest_difference` of the scores and
+    `kendall_tau` (mean) are over the items that both lists hold. All are None when `note` says why.
+    """
+
+    runtime: str
+    overlap_at_10: float | None = None
+    top_1_agreement: float | None = None
+    largest_difference: float | None = None
+    kendall_tau: float | None = None
+    note: str = ""
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """The same `users` in every runtime of the bundle, each held against the `reference`."""
+
+    reference: str
+    users: int
+    rows: tuple[ParityRow, ...]
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The part that differs from run to run: dates, wall-clock figures and the verdicts resting on them."""
+    """The part that differs from run to run: dates, wall-clock figures and the verdicts resting on them.
+
+    `certificate` as well: the last digits of scores depend on the machine.
+    """
 
     finished_at: str
     host: str
     figures: tuple[Number, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    certificate: Certificate | None = None
 
 
 class GoldenCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
