@@ -44,7 +44,8 @@ class CatalogueConfig(_Checked, frozen=True, kw_only=True):
 class DataConfig(_Checked, frozen=True, kw_only=True):
     """Where the log is and how it is read: one of `path`, `set` (a public set by name) or `shop`.
 
-    `columns` and `cleaning` hold the keys of `data.read.Columns` and `data.clean.CleaningRules`.
+    `columns` and `cleaning` hold the keys of `data.read.Columns` and `data.clean.CleaningRules`. `collected`
+    is a folder with the histories that the apps exported (`*.csv`), which join the log.
     """
 
     path: str | None = None
@@ -55,6 +56,7 @@ class DataConfig(_Checked, frozen=True, kw_only=True):
     cleaning: dict[str, Scalar | None] = {}
     split: Literal["leave-one-out", "next-basket"] | None = None
     catalogue: CatalogueConfig | None = None
+    collected: str | None = None
 
 
 class ModelConfig(_Checked, frozen=True, kw_only=True):

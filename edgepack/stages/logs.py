@@ -34,6 +34,7 @@ class LogSource(NamedTuple):
     cleaning: dict[str, Any]
     split: str
     licence: str = ""
+    collected: tuple[Path, ...] = ()
 
 
 def split_log(place: Place) -> Kept:
@@ -93,6 +94,30 @@ def facts(kept: Kept) -> DataFacts:
 
 def source_of(config: DataConfig, folder: Path) -> LogSource:
     """Return the configured source. Raises DataError when there is no such file."""
+    source = _log(config, folder)
+    if config.collected is None:
+        return source
+    exports = _exports(config.collected, folder)
+    return source._replace(
+        name=f"{source.name} and {len(exports)} collected {'history' if len(exports) == 1 else 'histories'}",
+        identity=digest_of([source.identity, *(sha256_of(path) for path in exports)]),
+        collected=exports,
+    )
+
+
+def _exports(collected: str, folder: Path) -> tuple[Path, ...]:
+    place = (folder / collected).resolve()
+    if not place.is_dir():
+        raise DataError(
+            f"data.collected {collected}",
+            "there is no such folder",
+            allowed=f"paths are relative to {folder.resolve()}",
+            remedy="Correct data.collected in edgepack.toml.",
+        )
+    return tuple(sorted(place.glob("*.csv")))
+
+
+def _log(config: DataConfig, folder: Path) -> LogSource:
     if config.shop is not None:
         name = f"synthetic shop, {config.shop.items:,} items, seed {config.shop.seed}"
         identity = digest_of(msgspec.to_builtins(config.shop))
@@ -126,7 +151,7 @@ def source_of(config: DataConfig, folder: Path) -> LogSource:
 def _cleaned(
     config: DataConfig, source: LogSource, search: QueryHashing | None
 ) -> "tuple[Interactions, CleaningReport]":
-    from edgepack.data import clean, read, shop, shop_search
+    from edgepack.data import clean, collected, read, shop, shop_search
 
     rules = convert_table(source.cleaning, clean.CleaningRules, "edgepack.toml: data.cleaning")
     if source.path is None:
@@ -137,7 +162,9 @@ def _cleaned(
     else:
         columns = convert_table(source.columns, read.Columns, "edgepack.toml: data.columns")
         events = read.read(source.path, columns, source.format)
-    return clean.clean(events, rules)
+    joined = collected.join(events, source.collected)
+    interactions, report = clean.clean(joined.events, rules)
+    return interactions, msgspec.structs.replace(report, dropped=(*joined.dropped, *report.dropped))
 
 
 def test_users(place: Place) -> tuple[str, ...]:
