@@ -50,7 +50,7 @@ test-system:
 	@bash .make/system.sh test
 
 test: test-system tools lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # a file shares what it builds; one after the other takes twice as long
 
 # Too long for `make test`; resumable, results in tests/proofs/results.
 proof-kill: tools
