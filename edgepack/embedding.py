@@ -1,26 +1,37 @@
 """`embed`: a bundle into an app, and what that adds to the app's download."""
 
 import gzip
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from edgepack.bundle import archive
 from edgepack.bundle.archive import Bundle
-from edgepack.embed import folder, web
+from edgepack.embed import android, folder, web
 from edgepack.embed.folder import Change
 from edgepack.errors import ConfigError, ToolError
 from edgepack.tools.web import RuntimeFiles, locate_runtime, runtime_bytes
 
+PartName = Literal["model", "vocabulary and goldens", "catalogue", "runtime", "glue"]
+_WORDS = ("vocabulary.json", "goldens.json")
+_CATALOGUE = "catalogue.json"
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """What one part of the folder adds to a visitor's first download, each file compressed on its own."""
 
-    part: Literal["model", "vocabulary and goldens", "runtime", "glue"]
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one part of the folder adds to the app's download, each file compressed on its own.
+
+    A web app's visitor fetches `gzip_bytes` or `brotli_bytes`. An APK holds `apk_bytes`: the model as it is,
+    for it is mapped into memory, the rest deflated; Java sources stand for the classes made of them.
+    """
+
+    part: PartName
     raw_bytes: int
-    gzip_bytes: int
-    brotli_bytes: int
+    gzip_bytes: int | None = None
+    brotli_bytes: int | None = None
+    apk_bytes: int | None = None
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,18 +46,35 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...] = ()
 
 
+class _Content(NamedTuple):
+    """What goes into the folder, relative path -> bytes, and what it costs."""
+
+    files: dict[str, bytes]
+    parts: tuple[Part, ...]
+
+
+class _Kind(NamedTuple):
+    """A kind of app: where edgepack's folder is in it, and the bundles that it takes."""
+
+    folder: str
+    platforms: tuple[str, ...]
+    allowed: str
+    remedy: str
+    content: Callable[[Bundle], _Content]
+
+
 def embed(bundle_path: Path, app: Path, platform: str, *, dry_run: bool = False) -> Embedded:
     """Write the bundle at `bundle_path` into `app`; what stands there already is updated or left alone.
 
-    Raises BundleError for an altered bundle, ConfigError for a bundle of another platform or a folder that
-    is not edgepack's or was changed, ToolError without the bundle's runtime, LimitError when the folder
-    cannot be written.
+    `platform` is `web` or `android`. Raises BundleError for an altered bundle, ConfigError for a bundle of
+    another platform or a folder that is not edgepack's or was changed, ToolError without a web bundle's
+    runtime, LimitError when the folder cannot be written.
     """
+    kind = _kind(platform)
     bundle = archive.read(bundle_path)
-    _must_fit(bundle_path, bundle, platform)
-    runtime = locate_runtime()
-    files = web.files(bundle, runtime)
-    place = app / web.FOLDER
+    _must_fit(bundle_path, bundle, kind)
+    files, parts = kind.content(bundle)
+    place = app / kind.folder
     change = (
         folder.planned(place, files)
         if dry_run
@@ -59,14 +87,13 @@ def embed(bundle_path: Path, app: Path, platform: str, *, dry_run: bool = False)
         target=bundle.manifest.target,
         content_hash=bundle.content_hash,
         files=tuple(sorted((*files, folder.RECORD))),
-        parts=_parts(bundle, runtime, files),
+        parts=parts,
     )
 
 
 def remove(app: Path, platform: str, *, dry_run: bool = False) -> Embedded:
     """Take edgepack's folder out of `app`. Raises ConfigError when it is not there or was changed."""
-    _must_be_web(platform)
-    place = app / web.FOLDER
+    place = app / _kind(platform).folder
     if dry_run:
         folder.must_be_ours(place)
     else:
@@ -74,50 +101,41 @@ def remove(app: Path, platform: str, *, dry_run: bool = False) -> Embedded:
     return Embedded(folder=str(place), change="removed", dry_run=dry_run)
 
 
-def _must_be_web(platform: str) -> None:
-    if platform != "web":
-        raise ConfigError(
-            "--platform",
-            f"is {platform}",
-            allowed="this edgepack embeds into web apps only",
-            remedy="Copy the model out of the bundle, which is a ZIP archive, into the app's assets.",
-        )
-
-
-def _must_fit(path: Path, bundle: Bundle, platform: str) -> None:
-    _must_be_web(platform)
-    if bundle.manifest.platform != "web-wasm":
+def _must_fit(path: Path, bundle: Bundle, kind: _Kind) -> None:
+    if bundle.manifest.platform not in kind.platforms:
         raise ConfigError(
             str(path),
             f"is for {bundle.manifest.target} ({bundle.manifest.platform})",
-            allowed="a web app takes a bundle of a web-wasm target",
-            remedy="Give the bundle of a web target: `edgepack build -t 'web-*'` makes them.",
+            allowed=kind.allowed,
+            remedy=kind.remedy,
         )
 
 
-def _parts(bundle: Bundle, runtime: RuntimeFiles, files: dict[str, bytes]) -> tuple[Part, ...]:
-    model = bundle.manifest.model_file
-    words = ("vocabulary.json", "goldens.json")
+def _web(bundle: Bundle) -> _Content:
+    runtime = locate_runtime()
+    files = web.files(bundle, runtime)
+    return _Content(files, _web_parts(bundle, runtime, files))
+
+
+def _web_parts(bundle: Bundle, runtime: RuntimeFiles, files: dict[str, bytes]) -> tuple[Part, ...]:
     glue = [name for name in files if name.endswith((".mjs", ".js")) and "/" not in name]
     carried = runtime_bytes([runtime.api, runtime.wasm])
+    catalogue = [files[_CATALOGUE]] if _CATALOGUE in files else []
     return (
-        _part("model", [files[model]], bundle.manifest.artifact.brotli_bytes),
-        _part("vocabulary and goldens", [files[name] for name in words]),
+        _fetched("model", [files[bundle.manifest.model_file]], bundle.manifest.artifact.brotli_bytes),
+        _fetched("vocabulary and goldens", [files[name] for name in _WORDS]),
+        *(_fetched("catalogue", [data]) for data in catalogue),
         Part(
             part="runtime",
             raw_bytes=carried["raw"],
             gzip_bytes=carried["gzip"],
             brotli_bytes=carried["brotli"],
         ),
-        _part("glue", [files[name] for name in glue]),
+        _fetched("glue", [files[name] for name in glue]),
     )
 
 
-def _part(
-    name: Literal["model", "vocabulary and goldens", "glue"],
-    contents: list[bytes],
-    brotli_bytes: int | None = None,
-) -> Part:
+def _fetched(name: PartName, contents: list[bytes], brotli_bytes: int | None = None) -> Part:
     """Return what `contents` cost; `brotli_bytes` where known: brotli takes seconds a megabyte."""
     try:
         import brotli
@@ -131,26 +149,100 @@ def _part(
     )
 
 
+def _android(bundle: Bundle) -> _Content:
+    files, assets = android.files(bundle), android.assets(bundle)
+    model, catalogue = assets[bundle.manifest.model_file], assets.get(_CATALOGUE)
+    parts = (
+        Part(part="model", raw_bytes=len(model), apk_bytes=len(model)),
+        _packed("vocabulary and goldens", [assets[name] for name in _WORDS]),
+        *([] if catalogue is None else [_packed("catalogue", [catalogue])]),
+        _packed("glue", [data for name, data in files.items() if name.endswith(".java")]),
+    )
+    return _Content(files, parts)
+
+
+def _packed(name: PartName, contents: Iterable[bytes]) -> Part:
+    kept = list(contents)
+    apk_bytes = sum(len(zlib.compress(data, 9, wbits=-zlib.MAX_WBITS)) for data in kept)
+    return Part(part=name, raw_bytes=sum(map(len, kept)), apk_bytes=apk_bytes)
+
+
+_KINDS = {
+    "web": _Kind(
+        web.FOLDER,
+        ("web-wasm",),
+        "a web app takes a bundle of a web-wasm target",
+        "Give the bundle of a web target: `edgepack build -t 'web-*'` makes them.",
+        _web,
+    ),
+    "android": _Kind(
+        android.FOLDER,
+        android.PLATFORMS,
+        "an Android app takes a bundle of an android target",
+        "Give the bundle of an Android target: `edgepack build -t 'android-*'` makes them.",
+        _android,
+    ),
+}
+
+
+def _kind(platform: str) -> _Kind:
+    if platform not in _KINDS:
+        raise ConfigError(
+            "platform",
+            f"is {platform}",
+            allowed=f"edgepack embeds into apps for {' and '.join(_KINDS)}",
+            remedy="Choose one of them.",
+        )
+    return _KINDS[platform]
+
+
 def render(done: Embedded, as_json: bool) -> str:
     """Return what was done as text, or as JSON."""
     if as_json:
         return msgspec.json.format(msgspec.json.encode(done), indent=1).decode() + "\n"
     would = "would be " if done.dry_run and done.change != "unchanged" else ""
     lines = [f"{done.folder}: {would}{done.change}"]
+    for_apk = any(part.apk_bytes is not None for part in done.parts)
     if done.parts:
         lines[0] += f", {len(done.files)} files, {done.target}, content {done.content_hash[:16]}…"
-        lines += ["a visitor's first download   raw         gzip        brotli"]
-        whole = [_figures("together", done.parts)]
-        lines += [_figures(part.part, (part,)) for part in done.parts] + whole
+        lines += _apk_table(done.parts) if for_apk else _web_table(done.parts)
     if done.change in ("written", "updated") and not done.dry_run:
-        lines.append('import { load } from "./edgepack/index.mjs"; index.d.ts beside it has the types')
+        lines += _APK_HINT if for_apk else _WEB_HINT
     return "\n".join(lines) + "\n"
 
 
-def _figures(name: str, parts: tuple[Part, ...]) -> str:
-    sums = (
-        sum(part.raw_bytes for part in parts),
-        sum(part.gzip_bytes for part in parts),
-        sum(part.brotli_bytes for part in parts),
-    )
-    return f"  {name:<25}" + "".join(f"{value:>10,}  " for value in sums).rstrip()
+_WEB_HINT = ('import { load } from "./edgepack/index.mjs"; index.d.ts beside it has the types',)
+_APK_HINT = (
+    'include(":edgemodel") in settings.gradle.kts; implementation(project(":edgemodel")) and',
+    'androidResources { noCompress += "tflite" } in the app\'s build.gradle.kts; start from '
+    "edgepack.android.EdgeRecommender",
+)
+
+
+def _web_table(parts: tuple[Part, ...]) -> list[str]:
+    def row(name: str, parts: tuple[Part, ...]) -> str:
+        return _row(
+            name,
+            sum(part.raw_bytes for part in parts),
+            sum(part.gzip_bytes or 0 for part in parts),
+            sum(part.brotli_bytes or 0 for part in parts),
+        )
+
+    heading = "a visitor's first download   raw         gzip        brotli"
+    return [heading, *(row(part.part, (part,)) for part in parts), row("together", parts)]
+
+
+def _apk_table(parts: tuple[Part, ...]) -> list[str]:
+    def row(name: str, parts: tuple[Part, ...]) -> str:
+        return _row(name, sum(part.raw_bytes for part in parts), sum(part.apk_bytes or 0 for part in parts))
+
+    return [
+        "what it adds to an app       raw         in the APK",
+        *(row(part.part, (part,)) for part in parts),
+        row("together", parts),
+        f"not in these bytes: LiteRT {android.LITERT_VERSION}, which the app's own Gradle build fetches",
+    ]
+
+
+def _row(name: str, *sizes_bytes: int) -> str:
+    return f"  {name:<25}" + "".join(f"{value:>10,}  " for value in sizes_bytes).rstrip()

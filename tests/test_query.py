@@ -83,7 +83,8 @@ def test_javascript_gives_the_same_thousand_vectors() -> None:
 
 @pytest.mark.skipif(not shutil.which("javac"), reason="no JDK: apt-get install openjdk-17-jdk-headless")
 def test_java_gives_the_same_thousand_vectors(tmp_path: Path) -> None:
-    sources = (ROOT / "sample_apps/android/edgepack/QueryHasher.java", ROOT / "tests/data/QueryVectors.java")
+    library = ROOT / "edgepack/embed/templates/android/src/main/java"
+    sources = (library / "edgepack/core/QueryHasher.java", ROOT / "tests/data/QueryVectors.java")
     subprocess.run(["javac", "--release", "8", "-Xlint:-options", "-d", tmp_path, *sources], check=True)
     words = [HASHING.spec, HASHING.length, HASHING.buckets, ",".join(map(str, HASHING.sizes))]
     words += [HASHING.seed, HASHING.text_limit]

@@ -10,7 +10,13 @@ from edgepack.errors import EXIT_WITHIN_BUDGET
 
 @click.command()
 @click.argument("bundle", type=FILE, required=False)
-@click.option("--into", "app", type=FOLDER, required=True, help="The app; edgepack/ in it is written.")
+@click.option(
+    "--into",
+    "app",
+    type=FOLDER,
+    required=True,
+    help="The app; one folder in it is written: edgepack/, or edgemodel/ of an Android project.",
+)
 @click.option(
     "--platform", type=click.Choice(["web", "android"]), default="web", show_default=True, help="Kind of app."
 )
@@ -18,9 +24,9 @@ from edgepack.errors import EXIT_WITHIN_BUDGET
 @click.option("--remove", "removes", is_flag=True, help="Take edgepack's folder out of the app again.")
 @json_option
 def embed(bundle: Path | None, app: Path, platform: str, dry_run: bool, removes: bool, as_json: bool) -> int:
-    """Write a verified BUNDLE into an app, with its runtime and a typed module; run again to update.
+    """Write a verified BUNDLE into an app, as a typed module that checks itself; run again to update.
 
-    Example: edgepack embed out/web-wasm-mobile.edgepack --into my-shop
+    Example: edgepack embed out/android-arm64-mid.edgepack --into MyShop --platform android
     """
     from edgepack import embedding
 

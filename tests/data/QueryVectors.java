@@ -1,4 +1,4 @@
-import edgepack.QueryHasher;
+import edgepack.core.QueryHasher;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.Arrays;

@@ -1,4 +1,4 @@
-package edgepack;
+package edgepack.core;
 
 import java.text.Normalizer;
 import java.util.ArrayList;
@@ -24,7 +24,9 @@ public final class QueryHasher {
   private static final int BEGIN = 2;
   private static final int END = 3;
 
-  private final int length;
+  /** Q: how many ids a text becomes. */
+  public final int length;
+
   private final int buckets;
   private final int[] sizes;
   private final int seed;
@@ -141,6 +143,6 @@ public final class QueryHasher {
     for (int i = start; i < stop; i++) {
       for (int shift = 0; shift < 24; shift += 8) value = (value ^ (word[i] >> shift & 255)) * 16777619;
     }
-    return 1 + Integer.remainderUnsigned(value, buckets);
+    return 1 + (int) ((value & 0xFFFFFFFFL) % buckets);
   }
 }
