@@ -10,8 +10,8 @@ OUT ?= demo-out
 TEACHERS := $(addprefix proof-teacher-,movielens-1m amazon-beauty-bert4rec online-retail)
 FRONTIERS := $(addprefix proof-frontier-,movielens-1m amazon-beauty-bert4rec online-retail)
 
-.PHONY: help demo test test-system proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
-.PHONY: $(TEACHERS) $(FRONTIERS) lint install tools system clean
+.PHONY: help demo test test-system dexer proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
+.PHONY: proof-web-start $(TEACHERS) $(FRONTIERS) lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -35,21 +35,28 @@ tools: install
 
 demo: tools
 	edgepack build --out $(OUT)
-	mkdir -p $(OUT)/web-app
+	mkdir -p $(OUT)/web-app $(OUT)/android-app
 	cp -r sample_apps/web/. $(OUT)/web-app
+	cp -r sample_apps/android/. $(OUT)/android-app
 	edgepack embed $(OUT)/web-wasm-mobile.edgepack --into $(OUT)/web-app
+	edgepack embed $(OUT)/android-arm64-mid.edgepack --into $(OUT)/android-app --platform android
 	@echo
 	@echo "Look next:"
 	@echo "  $(OUT)/report.html                                     the whole result, in a browser"
 	@echo "  edgepack inspect $(OUT)/android-arm64-mid.edgepack     one bundle, in words"
 	@echo "  edgepack check $(OUT)/*.edgepack                       re-read, re-judge and re-run the bundles"
 	@echo "  python3 -m http.server --directory $(OUT)/web-app        the web app, at http://localhost:8000"
+	@echo "  gradle -p $(OUT)/android-app installDebug                the Android app, onto a phone; or open it in Android Studio"
 
 # First, so that everything missing is installed in one go.
 test-system:
 	@bash .make/system.sh test
 
-test: test-system tools lint
+# Keeps what it fetched; without a network the tests that need it say so and are skipped.
+dexer: install
+	$(BIN)/python -m tests.android.dexer
+
+test: test-system tools dexer lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile  # a file shares what it builds; one after the other takes twice as long
 
 # Too long for `make test`; resumable, results in tests/proofs/results.
@@ -64,6 +71,11 @@ proof-support: tools
 
 proof-online-retail proof-movielens-1m: proof-%: tools
 	$(BIN)/python -m tests.proofs.dataset $*
+
+# On the demo's bundle, which `make demo` builds; or BUNDLE=path.
+proof-web-start: BUNDLE ?= $(OUT)/web-wasm-mobile.edgepack
+proof-web-start: tools
+	$(BIN)/python -m tests.proofs.web_start $(BUNDLE)
 
 $(TEACHERS): proof-teacher-%: tools
 	$(BIN)/python -m tests.proofs.teacher $*

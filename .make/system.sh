@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that edgepack builds and measures with, where we may; else says what is missing.
-# With the word `test` also the JDK, which only the tests need: they hold the Android app's Java to the library.
+# With the word `test` also what only the tests need: they compile, package and run the Android app without Gradle. A
+# package is known by a program of its, or by the path of a file.
 set -euo pipefail
 declare -A package=([python3.11]=python3.11-venv [gcc]=gcc [node]=nodejs [npm]=npm [chromium]=chromium [adb]=adb)
-[[ ${1:-} != test ]] || package[javac]=openjdk-17-jdk-headless
+[[ ${1:-} != test ]] || package+=([javac]=openjdk-17-jdk-headless [/usr/share/java/junit4.jar]=junit4
+  [aapt2]=aapt [apksigner]=apksigner [enjarify]=enjarify
+  [/usr/share/android-framework-res/framework-res.apk]=android-framework-res)
 missing=()
 for program in "${!package[@]}"; do
-  command -v "$program" >/dev/null || missing+=("${package[$program]}")
+  command -v "$program" >/dev/null || [[ $program == /* && -e $program ]] || missing+=("${package[$program]}")
 done
 ((${#missing[@]})) || exit 0
 if [[ $(id -u) != 0 ]]; then
