@@ -121,7 +121,7 @@ def test_the_web_bundle_runs_in_the_sample_page_with_no_other_request(built: Pat
     with serve(site) as served, web_app.chromium() as browser:
         page, requests = web_app.opened(browser, f"{served.url}/")
         count = len(bundle.goldens.cases)
-        assert page.inner_text("#self-test").startswith(f"✓ {count} of {count} ")
+        assert page.text_content("#self-test").startswith(f"✓ {count} of {count} ")
         best = [bundle.goldens.cases[0].top_k[place] for place in range(3)]
         vocabulary = msgspec.json.decode(bundle.members["vocabulary.json"])
         assert page.locator("#list button").all_inner_texts()[:3] == [vocabulary[item] for item in best]

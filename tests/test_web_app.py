@@ -16,7 +16,7 @@ from edgepack.runtimes.static_server import serve
 from edgepack.tools import web
 from tests import web_app
 from tests.test_web import LENGTH, _float_model, _qdq, expected_scores, histories
-from tests.web_app import RUNTIME_FILES, SHELL, chromium, opened, over_the_network, packed, site
+from tests.web_app import GLUE, RUNTIME_FILES, SHELL, chromium, opened, over_the_network, packed, site
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,24 +66,26 @@ def test_the_page_asks_for_itself_the_embedded_folder_and_nothing_else(browser: 
         page, requests = opened(browser, f"{served.url}/")
         page.click("#shelf button >> nth=2")
         page.wait_for_selector("#history button")
-        folder = ("index.mjs", "history.mjs", "facts.mjs", "model.onnx", "vocabulary.json", "goldens.json")
-        expected = SHELL | {f"/edgepack/{name}" for name in folder}
+        folder = ("model.onnx", "vocabulary.json", "goldens.json")
+        expected = SHELL | GLUE | {f"/edgepack/{name}" for name in folder}
         expected |= {f"/edgepack/runtime/{name}" for name in RUNTIME_FILES}
-        assert sorted(over_the_network(requests)) == sorted(served.url + path for path in expected)
-        assert sorted(served.requests) == sorted(expected)
+        assert set(over_the_network(requests)) == {served.url + path for path in expected}
+        assert set(served.requests) == expected
+        files = [path for path in served.requests if path not in GLUE]
+        assert len(files) == len(set(files)), "a worker loads modules of its own, and nothing else twice"
         page.context.close()
 
 
 def test_a_second_visit_asks_for_neither_model_nor_runtime(browser: Any, app: Path) -> None:
     with serve(app) as served:
         page, requests = opened(browser, f"{served.url}/")
-        assert page.inner_text("#kept") == "Kept for the next visit"
+        assert page.text_content("#kept") == "Kept for the next visit"
         first = texts(page, "#list button")
         requests.clear()
         page.reload()
         page.wait_for_selector("body[data-ready=true]")
         asked = {url.removeprefix(served.url) for url in over_the_network(requests)}
-        assert asked == SHELL | {f"/edgepack/{name}.mjs" for name in ("index", "history", "facts")}
+        assert asked == SHELL | GLUE
         assert texts(page, "#list button") == first
         page.context.close()
 
@@ -229,7 +231,7 @@ def test_a_full_quota_is_told_and_the_page_works(browser: Any, app: Path) -> Non
     full = "Cache.prototype.put = async () => { throw new DOMException('full', 'QuotaExceededError'); };"
     with serve(app) as served:
         page, _ = opened(browser, f"{served.url}/", prepare=lambda page: page.add_init_script(full))
-        assert page.inner_text("#kept") == "Not kept: the browser's storage is full"
+        assert page.text_content("#kept") == "Not kept: the browser's storage is full"
         assert len(texts(page, "#list button")) == 10
         page.context.close()
 
@@ -250,7 +252,7 @@ def test_the_page_reproduces_every_golden_list(browser: Any, app: Path, bundle: 
     cases = archive.read(bundle).goldens.cases
     with serve(app) as served:
         page, _ = opened(browser, f"{served.url}/")
-        assert page.inner_text("#self-test") == f"✓ {len(cases)} of {len(cases)} recorded lists reproduced"
+        assert page.text_content("#self-test") == f"✓ {len(cases)} of {len(cases)} recorded lists reproduced"
         assert texts(page, "#list button")[: len(cases[0].top_k)] == ids(cases[0].top_k)
         page.context.close()
 
@@ -266,7 +268,7 @@ def test_a_golden_list_that_differs_is_shown_as_a_failed_self_test(
     with serve(site(tmp_path / "site", tmp_path / "wrong.edgepack")) as served:
         page, _ = opened(browser, f"{served.url}/")
         count = len(told["cases"])
-        assert page.inner_text("#self-test") == f"✗ {count - 1} of {count} recorded lists reproduced"
+        assert page.text_content("#self-test") == f"✗ {count - 1} of {count} recorded lists reproduced"
         page.context.close()
 
 
@@ -309,7 +311,7 @@ def test_the_module_ranks_as_the_contract_says(browser: Any, app: Path, bundle: 
         assert asked(full)["ids"] == newest, "the newest items count, and seen ones are filtered"
         assert asked(history, exclude=ids(case.top_k[:2]), k=3)["ids"] == ids(case.top_k[2:5])
         tied = page.evaluate(
-            "async () => (await import('./edgepack/index.mjs')).topK([9, 1, 3, 1, 3, 2], 4, (i) => i === 5)"
+            "async () => (await import('./edgepack/engine.mjs')).topK([9, 1, 3, 1, 3, 2], 4, (i) => i === 5)"
         )
         assert tied == [2, 4, 1, 3]
         page.context.close()

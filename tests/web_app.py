@@ -12,6 +12,7 @@ import pytest
 from edgepack import embedding
 from edgepack.bundle import archive
 from edgepack.bundle.manifest import Goldens, PinnedRuntime, RunRecord, encode
+from edgepack.data.catalogue import Catalogue
 from edgepack.errors import ToolError
 from edgepack.rows import QueryHashing
 from edgepack.runtimes.chromium import FLAGS
@@ -22,7 +23,11 @@ from tests.test_bundle import manifest
 ROOT = Path(__file__).parents[1]
 SAMPLE_APP = ROOT / "sample_apps" / "web"
 RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
-SHELL = {"/", "/style.css", "/app.mjs"}
+SHELL = {"/", "/style.css", "/app.mjs", "/hood.mjs", "/view.mjs"}
+GLUE = {
+    f"/edgepack/{name}.mjs"
+    for name in ("index", "catalogue", "engine", "facts", "files", "history", "worker")
+}
 
 
 def tools_or_skip() -> web.WebTools:
@@ -34,7 +39,13 @@ def tools_or_skip() -> web.WebTools:
         pytest.skip(f"web tools: {error}")
 
 
-def packed(path: Path, model: Path, goldens: Goldens, query: QueryHashing | None = None) -> Path:
+def packed(
+    path: Path,
+    model: Path,
+    goldens: Goldens,
+    query: QueryHashing | None = None,
+    catalogue: Catalogue | None = None,
+) -> Path:
     """Write the bundle of a web target around `model`; its items are called Item 1, Item 2 …"""
     from edgepack.runtimes.host import full_row
 
@@ -59,6 +70,8 @@ def packed(path: Path, model: Path, goldens: Goldens, query: QueryHashing | None
         "goldens.json": encode(goldens),
         "card.md": b"# a card\n",
     }
+    if catalogue is not None:
+        members["catalogue.json"] = msgspec.json.encode(catalogue)
     archive.write(path, changed, RunRecord(finished_at="2026-01-01", host="x"), members)
     return path
 

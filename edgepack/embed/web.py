@@ -27,6 +27,7 @@ def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
         bundle.manifest.model_file: bundle.model,
         "vocabulary.json": bundle.members["vocabulary.json"],
         "goldens.json": bundle.members["goldens.json"],
+        **{name: data for name, data in bundle.members.items() if name == "catalogue.json"},
         **{_RUNTIME + path.name: path.read_bytes() for path in (runtime.api, runtime.wasm)},
     }
     sources = glue(bundle.manifest.contract.query is not None)

@@ -1,51 +1,17 @@
-const SHELF_SIZE = 16;
-const at = (id) => document.getElementById(id);
+import { describe, showLatency } from "./hood.mjs";
+import { at, card, chip, emptied } from "./view.mjs";
+
+const SHELF_SIZE = 24;
 let history;
 let recommender;
+let takesSearch;
+let shelfSize = SHELF_SIZE;
+let asked = 0;
+const latencies = [];
 
-function button(id, onClick, verb) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = id;
-  made.setAttribute("aria-label", `${verb} ${id}`);
-  made.addEventListener("click", onClick);
-  return made;
-}
-
-function listItem(...children) {
-  const made = document.createElement("li");
-  made.append(...children);
-  return made;
-}
-
-function because([strongest]) {
-  const made = document.createElement("span");
-  made.className = "note";
-  if (strongest) made.textContent = `because of ${strongest.id}`;
-  return made;
-}
-
-const add = (id) => () => {
+function pick(id) {
   history.add(id);
   return show();
-};
-
-// One after the other, so that a list which is out of date never replaces a newer one.
-let shown = Promise.resolve();
-const show = () => (shown = shown.then(rank));
-
-async function rank() {
-  const focused = document.activeElement?.closest("ol");
-  const query = at("text").value;
-  const { items, milliseconds } = await recommender.recommend(history.ids, { query });
-  const reasons = await recommender.explain(history.ids, items.map(({ id }) => id), { query });
-  const clicked = history.ids.map((id, place) => listItem(button(id, () => remove(place), "Remove")));
-  at("history").replaceChildren(...clicked);
-  at("empty").hidden = history.ids.length > 0;
-  at("clear").disabled = at("export").disabled = history.ids.length === 0;
-  at("list").replaceChildren(...items.map(({ id }, place) => listItem(button(id, add(id), "Add"), because(reasons[place]))));
-  at("latency").textContent = `Ranked on this device in ${milliseconds.toFixed(1)} ms`;
-  focused?.querySelector("button")?.focus(); // the button that was pressed is gone
 }
 
 function remove(position) {
@@ -53,14 +19,50 @@ function remove(position) {
   return show();
 }
 
-function describe({ same, total, passed }, facts) {
-  const tested = at("self-test");
-  tested.textContent = `${passed ? "✓" : "✗"} ${same} of ${total} recorded lists reproduced`;
-  tested.className = passed ? "good" : "bad";
-  const kilobytes = Math.max(1, Math.round(facts.files[facts.model].bytes / 1000)).toLocaleString("en");
-  at("model").textContent =
-    `${facts.model} · ${kilobytes} kB · ${facts.itemCount.toLocaleString("en")} items · hashes checked`;
-  at("kept").textContent = recommender.cached ? "Kept for the next visit" : `Not kept: ${recommender.cacheWhy}`;
+/** Show the list as soon as it is ranked and its reasons when they come; what was overtaken is never shown. */
+async function show() {
+  const turn = ++asked;
+  const query = at("text").value;
+  showPicks();
+  showShelf(takesSearch ? "" : query);
+  const ranking = await recommender.recommend(history.ids, { query });
+  if (turn !== asked) return;
+  showList(ranking.items.map(({ id }) => id));
+  latencies.push(ranking);
+  showLatency(latencies);
+  const reasons = await recommender.explain(history.ids, ranking.items.map(({ id }) => id), { query });
+  if (turn === asked) showReasons(reasons);
+}
+
+function showPicks() {
+  const { title } = recommender.catalogue;
+  emptied(at("history")).append(...history.ids.map((id, place) => chip(title(id), () => remove(place))));
+  at("empty").hidden = history.ids.length > 0;
+  at("clear").disabled = at("export").disabled = history.ids.length === 0;
+}
+
+const cards = (ids) => ids.map((id) => card(recommender.catalogue, id, () => pick(id)));
+
+function showList(ids) {
+  emptied(at("list")).append(...cards(ids));
+}
+
+function showReasons(reasons) {
+  const notes = at("list").querySelectorAll(".because");
+  reasons.forEach(([strongest], place) => {
+    notes[place].textContent = strongest ? `because of ${recommender.catalogue.title(strongest.id)}` : "";
+  });
+}
+
+let onShelf;
+function showShelf(text) {
+  const wanted = `${text} ${shelfSize}`;
+  if (onShelf === wanted) return; // a pick changes nothing here
+  onShelf = wanted;
+  const ids = text.trim() ? recommender.catalogue.search(text) : recommender.items;
+  emptied(at("shelf")).append(...cards(ids.slice(0, shelfSize)));
+  at("nothing").hidden = ids.length > 0;
+  at("more").hidden = ids.length <= shelfSize;
 }
 
 function download() {
@@ -75,6 +77,7 @@ const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
 function progress({ loadedBytes, totalBytes }) {
   at("status").textContent = `Loading the model … ${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB`;
+  at("progress").value = loadedBytes / totalBytes;
 }
 
 async function embedded() {
@@ -85,26 +88,36 @@ async function embedded() {
   }
 }
 
-try {
-  const { load, facts, openHistory } = await embedded();
-  history = openHistory();
-  recommender = await load({ onProgress: progress });
-  describe(await recommender.selfTest(), facts);
-  for (const id of recommender.items.slice(0, SHELF_SIZE)) at("shelf").append(listItem(button(id, add(id), "Add")));
-  at("search").hidden = !facts.query;
+function listen() {
   at("text").addEventListener("input", show);
+  at("search").addEventListener("submit", (event) => event.preventDefault());
   at("clear").addEventListener("click", () => {
     history.clear();
     return show();
   });
   at("export").addEventListener("click", download);
-  await show();
-  at("status").hidden = true;
+  at("more").addEventListener("click", () => {
+    shelfSize += SHELF_SIZE;
+    showShelf(takesSearch ? "" : at("text").value);
+  });
+}
+
+try {
+  const { load, facts, openHistory } = await embedded();
+  history = openHistory();
+  takesSearch = facts.query !== null;
+  recommender = await load({ onProgress: progress });
+  at("notice").textContent = recommender.catalogue.notice;
+  at("status").hidden = at("progress").hidden = true;
   at("app").hidden = false;
+  listen();
+  await show();
+  await describe(recommender, facts);
 } catch (error) {
+  at("progress").hidden = true;
   at("status").textContent = error.message;
   at("status").className = "bad";
   at("status").setAttribute("role", "alert");
 }
+await navigator.serviceWorker?.register("sw.js").catch(() => {}); // without one the page needs the network
 document.body.dataset.ready = "true";
-navigator.serviceWorker?.register("sw.js").catch(() => {}); // without one the page works, and needs the network

@@ -8,7 +8,10 @@ export interface Recommendation {
 export interface Ranking {
   /** Best first; equal scores by the item's place in the vocabulary. */
   readonly items: readonly Recommendation[];
+  /** As long as the caller waited. */
   readonly milliseconds: number;
+  /** The model alone. */
+  readonly inferenceMs: number;
   /** Ids of the history that the model does not know; they were left out. */
   readonly unknown: readonly string[];
 }
@@ -30,6 +33,8 @@ export interface Progress {
 export interface LoadOptions {
   /** Where this folder is served; without it, beside the module. */
   baseUrl?: string | URL;
+  /** Run in a thread of its own, so that the page stays smooth; true where there are workers. */
+  worker?: boolean;
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
@@ -47,12 +52,36 @@ export interface SelfTest {
   readonly passed: boolean;
 }
 
+/** What the shop calls its items; without a catalogue in the bundle the ids stand for titles. */
+export interface Catalogue {
+  title(id: string): string;
+  /** In `currency`; null when the shop tells none. */
+  price(id: string): number | null;
+  category(id: string): string;
+  /** ISO 4217 code, "" when it is unknown. */
+  readonly currency: string;
+  /** Whom the titles are owed to; a page must show it. "" when none is owed. */
+  readonly notice: string;
+  /** Ids of the items whose title has a word that begins like each word of `text`. */
+  search(text: string): readonly string[];
+}
+
+export interface Backend {
+  readonly name: string;
+  readonly version: string;
+  readonly threads: number;
+  /** Why so many threads. */
+  readonly why: string;
+  readonly inWorker: boolean;
+}
+
 export interface Recommender {
-  /** Ids of all items. */
+  /** Ids of all items, those that sell most first. */
   readonly items: readonly string[];
-  /** Whether the next load needs no network, and if not, why. */
-  readonly cached: boolean;
-  readonly cacheWhy: string;
+  readonly catalogue: Catalogue;
+  readonly backend: Backend;
+  /** Why the next load needs the network, once the files are written; "" when it does not. */
+  readonly whyNotKept: Promise<string>;
   /** The newest `facts.historyLength` known items count; the history goes from the oldest to the newest. */
   recommend(history: readonly string[], options?: RecommendOptions): Promise<Ranking>;
   /**

@@ -1,0 +1,119 @@
+// The folder's files: fetched, checked before they are used, and kept for the next visit.
+import { facts } from "./facts.mjs";
+
+export class EdgepackError extends Error {
+  constructor(code, message) {
+    super(message);
+    this.name = "EdgepackError";
+    this.code = code;
+  }
+}
+
+const asHex = (buffer) => Array.from(new Uint8Array(buffer), (b) => b.toString(16).padStart(2, "0")).join("");
+
+async function isIntact(name, bytes) {
+  return asHex(await crypto.subtle.digest("SHA-256", bytes)) === facts.files[name].sha256;
+}
+
+/** The body, which should have so many bytes; of a longer one no more, for it fails its check anyway. */
+async function read(response, size, onBytes) {
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const reader = response.body.getReader(); at <= size; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    bytes.set(value.subarray(0, size - at), at);
+    at += value.byteLength;
+    onBytes(value.byteLength);
+  }
+  return at === size ? bytes.buffer : new ArrayBuffer(0);
+}
+
+async function fetched(url, size, signal, onBytes) {
+  let status;
+  try {
+    const response = await fetch(url, { signal, cache: "no-cache" }); // an update may keep a file's name
+    if (response.ok) return await read(response, size, onBytes);
+    status = response.status;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new EdgepackError("network", `${url} could not be reached.`);
+  }
+  throw new EdgepackError("network", `${url} could not be loaded (HTTP ${status}).`);
+}
+
+// By place and content: other apps of this origin keep theirs.
+const familyOf = (base) => `edgepack ${new URL(".", base).pathname} `;
+const cacheOf = (base) => familyOf(base) + facts.contentHash.slice(0, 16);
+
+/** The browser's own store of checked files; without one (private windows, http) every load uses the network. */
+function opened(base) {
+  return globalThis.caches ? caches.open(cacheOf(base)).catch(() => null) : null;
+}
+
+/** Keep a file for the next visit; why that failed, "" when it did not. */
+async function put(cache, url, bytes) {
+  if (!cache) return "this browser keeps no files for this page";
+  try {
+    await cache.put(url, new Response(bytes));
+    return "";
+  } catch (error) {
+    return error.name === "QuotaExceededError" ? "the browser's storage is full" : error.message;
+  }
+}
+
+async function checked(name, { base, signal, cache, onBytes, writes }) {
+  const url = new URL(name, base).href;
+  const kept = await cache?.match(url);
+  if (kept) {
+    const bytes = await kept.arrayBuffer();
+    if (await isIntact(name, bytes)) {
+      onBytes(bytes.byteLength);
+      return bytes;
+    }
+  }
+  const bytes = await fetched(url, facts.files[name].bytes, signal, onBytes);
+  if (!(await isIntact(name, bytes)))
+    throw new EdgepackError("hash-mismatch", `${name} is not the file that was embedded; nothing was run.`);
+  writes.push(put(cache, url, bytes)); // megabytes, which the first list does not wait for
+  return bytes;
+}
+
+/** The bytes of every file by its name, and a promise of why they are not kept ("" when they are). */
+export async function all(base, onProgress, signal) {
+  const names = Object.keys(facts.files);
+  const totalBytes = names.reduce((sum, name) => sum + facts.files[name].bytes, 0);
+  let loadedBytes = 0;
+  const stop = new AbortController(); // one bad file ends the other downloads, and the progress
+  signal?.addEventListener("abort", () => stop.abort(signal.reason));
+  const how = {
+    base,
+    signal: stop.signal,
+    cache: await opened(base),
+    onBytes: (bytes) => stop.signal.aborted || onProgress({ loadedBytes: (loadedBytes += bytes), totalBytes }),
+    writes: [],
+  };
+  const wanted = names.map(async (name) => [name, await checked(name, how)]);
+  const bytes = await Promise.all(wanted).catch((error) => {
+    stop.abort();
+    throw error;
+  });
+  const whyNotKept = Promise.all(how.writes).then((reasons) => reasons.find(Boolean) ?? "");
+  return { bytes: Object.fromEntries(bytes), whyNotKept };
+}
+
+/** Let go of what earlier bundles of this place kept. */
+export async function dropOlder(base) {
+  for (const name of globalThis.caches ? await caches.keys() : [])
+    if (name.startsWith(familyOf(base)) && name !== cacheOf(base)) await caches.delete(name);
+}
+
+export async function areKept(base) {
+  const cache = await opened(base);
+  const kept = await Promise.all(Object.keys(facts.files).map((name) => cache?.match(new URL(name, base).href)));
+  return kept.every(Boolean);
+}
+
+export async function forget(base) {
+  await globalThis.caches?.delete(cacheOf(base));
+}

@@ -1,0 +1,61 @@
+// The pieces that the page is made of.
+
+export const at = (id) => document.getElementById(id);
+
+function made(kind, className, text = "") {
+  const element = document.createElement(kind);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+/** Empty a list; the focus, if it was in there, goes to what takes its place. */
+export function emptied(list) {
+  const hadFocus = list.contains(document.activeElement);
+  list.replaceChildren();
+  if (hadFocus) queueMicrotask(() => (list.querySelector("button") ?? at("text")).focus());
+  return list;
+}
+
+function button(text, label, onClick) {
+  const element = made("button", "", text);
+  element.type = "button";
+  element.setAttribute("aria-label", label);
+  element.addEventListener("click", onClick);
+  return element;
+}
+
+export function chip(title, onClick) {
+  const item = made("li", "");
+  item.append(button(title, `Remove ${title}`, onClick));
+  return item;
+}
+
+/** A product, drawn from its own words, for a sample shop has no photographs. */
+export function card(catalogue, id, onClick) {
+  const title = catalogue.title(id);
+  const price = spelled(catalogue.price(id), catalogue.currency);
+  const item = made("li", "card");
+  const tile = made("span", "tile", Array.from(title)[0]);
+  tile.setAttribute("aria-hidden", "true");
+  tile.style.setProperty("--hue", hue(catalogue.category(id) || title));
+  const about = made("span", "about");
+  about.append(made("span", "category", catalogue.category(id)), made("span", "price", price));
+  item.append(tile, button(title, `Add ${title}${price && `, ${price}`}`, onClick), about, made("span", "because"));
+  return item;
+}
+
+function hue(text) {
+  let value = 0;
+  for (const unit of text) value = (value * 31 + unit.codePointAt(0)) % 360;
+  return value;
+}
+
+function spelled(price, currency) {
+  if (price === null) return "";
+  try {
+    return new Intl.NumberFormat(undefined, { style: "currency", currency }).format(price);
+  } catch {
+    return price.toFixed(2); // no currency, or none that this browser knows
+  }
+}
