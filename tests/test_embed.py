@@ -1,6 +1,7 @@
 """`edgepack embed`: what it writes into an app, and what it leaves alone."""
 
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -341,8 +342,9 @@ def test_the_parts_add_up_to_what_a_visitor_fetches(bundle: Path, app: Path) -> 
     raw = {part.part: part.raw_bytes for part in done.parts}
     assert raw["model"] == len(b"model")
     assert raw["runtime"] == len("api.mjs") + len("core.wasm")
-    glue = ("index.mjs", "history.mjs", "facts.mjs", "service-worker.js")
-    assert raw["glue"] == sum((app / "edgepack" / name).stat().st_size for name in glue)
+    glue = [path for path in (app / "edgepack").iterdir() if path.suffix in (".mjs", ".js")]
+    assert {"index.mjs", "worker.mjs", "engine.mjs", "service-worker.js"} < {path.name for path in glue}
+    assert raw["glue"] == sum(path.stat().st_size for path in glue)
     assert all(part.brotli_bytes and part.brotli_bytes > 0 for part in done.parts)
     assert all(part.apk_bytes is None for part in done.parts)
 
@@ -391,15 +393,13 @@ def test_the_command_prints_a_table_or_json(bundle: Path, app: Path) -> None:
 
 def test_the_types_name_everything_that_the_module_exports() -> None:
     sources = {path.name: path.read_text() for path in web.glue(hashing=True)}
-    exported = {
-        line.split("export ")[1].removeprefix("async ").split()[1].partition("(")[0]
-        for line in sources["index.mjs"].splitlines()
-        if line.startswith(("export async function", "export function", "export class"))
-    }
-    internal = {"topK", "rightAligned"}
-    assert internal < exported
-    for name in exported - internal:
-        assert f" {name}" in sources["index.d.ts"]
+    module = sources["index.mjs"]
+    exported = set(re.findall(r"^export (?:async )?(?:function|const|class) (\w+)", module, re.MULTILINE))
+    for listed in re.findall(r"^export \{ (.*?) \}", module, re.MULTILINE):
+        exported |= set(listed.split(", "))
+    assert exported == {"facts", "EdgepackError", "openHistory", "load", "isCached", "clearCache"}
+    declared = re.findall(r"^export (?:function|const|class) (\w+)", sources["index.d.ts"], re.MULTILINE)
+    assert set(declared) == exported
 
 
 def test_errors_end_with_what_to_do(app: Path) -> None:

@@ -23,9 +23,10 @@ function remove(position) {
 async function show() {
   const turn = ++asked;
   const query = at("text").value;
-  showPicks();
+  const ranked = recommender.recommend(history.ids, { query });
+  showPicks(); // while the model works
   showShelf(takesSearch ? "" : query);
-  const ranking = await recommender.recommend(history.ids, { query });
+  const ranking = await ranked;
   if (turn !== asked) return;
   showList(ranking.items.map(({ id }) => id));
   latencies.push(ranking);

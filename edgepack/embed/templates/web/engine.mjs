@@ -1,5 +1,4 @@
 // The model where it runs, in a worker or in the page: item ids in, ranked ids out.
-import { facts } from "./facts.mjs";
 
 const LEAST_AGREEMENT = 0.99; // of the lists that sit too close to a tie to be equal everywhere
 const MOST_REASONS = 12; // one inference each
@@ -46,8 +45,8 @@ async function started(api, wasm, model) {
   return [ort, await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] })];
 }
 
-/** Start the model out of the folder's files, by name: ArrayBuffers that were checked. */
-export async function start(bytes) {
+/** Start the model that `facts` describes out of the folder's files, by name: ArrayBuffers that were checked. */
+export async function start(facts, bytes) {
   const vocabulary = asJson(bytes["vocabulary.json"]);
   const goldens = asJson(bytes["goldens.json"]);
   const [ort, session] = await started(bytes[facts.runtime.api], bytes[facts.runtime.wasm], bytes[facts.model]);

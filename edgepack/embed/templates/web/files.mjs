@@ -1,6 +1,8 @@
 // The folder's files: fetched, checked before they are used, and kept for the next visit.
 import { facts } from "./facts.mjs";
 
+const PROGRESS_STEPS = 50; // a page that draws each of the thousand pieces of a download is slowed by it
+
 export class EdgepackError extends Error {
   constructor(code, message) {
     super(message);
@@ -46,23 +48,28 @@ async function fetched(url, size, signal, onBytes) {
 const familyOf = (base) => `edgepack ${new URL(".", base).pathname} `;
 const cacheOf = (base) => familyOf(base) + facts.contentHash.slice(0, 16);
 
-/** The browser's own store of checked files; without one (private windows, http) every load uses the network. */
-function opened(base) {
-  return globalThis.caches ? caches.open(cacheOf(base)).catch(() => null) : null;
+/** The browser's own store of checked files, if it holds some; asking is quicker than making an empty one. */
+async function filled(base) {
+  try {
+    return (await caches.has(cacheOf(base))) ? await caches.open(cacheOf(base)) : null;
+  } catch {
+    return null; // there is none in private windows and over http: every load uses the network
+  }
 }
 
-/** Keep a file for the next visit; why that failed, "" when it did not. */
-async function put(cache, url, bytes) {
-  if (!cache) return "this browser keeps no files for this page";
+/** Keep files for the next visit; why that failed, "" when it did not. */
+async function put(base, files) {
+  if (!globalThis.caches) return "this browser keeps no files for this page";
   try {
-    await cache.put(url, new Response(bytes));
+    const cache = await caches.open(cacheOf(base));
+    await Promise.all(files.map(([url, bytes]) => cache.put(url, new Response(bytes))));
     return "";
   } catch (error) {
     return error.name === "QuotaExceededError" ? "the browser's storage is full" : error.message;
   }
 }
 
-async function checked(name, { base, signal, cache, onBytes, writes }) {
+async function checked(name, { base, signal, cache, onBytes, fresh }) {
   const url = new URL(name, base).href;
   const kept = await cache?.match(url);
   if (kept) {
@@ -75,31 +82,36 @@ async function checked(name, { base, signal, cache, onBytes, writes }) {
   const bytes = await fetched(url, facts.files[name].bytes, signal, onBytes);
   if (!(await isIntact(name, bytes)))
     throw new EdgepackError("hash-mismatch", `${name} is not the file that was embedded; nothing was run.`);
-  writes.push(put(cache, url, bytes)); // megabytes, which the first list does not wait for
+  fresh.push([url, bytes]);
   return bytes;
 }
 
-/** The bytes of every file by its name, and a promise of why they are not kept ("" when they are). */
+/** The bytes of every file by its name, and `keep`, which writes what is new and tells why not, "" when it did. */
 export async function all(base, onProgress, signal) {
   const names = Object.keys(facts.files);
   const totalBytes = names.reduce((sum, name) => sum + facts.files[name].bytes, 0);
   let loadedBytes = 0;
+  let toldBytes = 0;
+  const tell = (bytes) => {
+    loadedBytes += bytes;
+    if (stop.signal.aborted || (loadedBytes < totalBytes && loadedBytes - toldBytes < totalBytes / PROGRESS_STEPS)) return;
+    onProgress({ loadedBytes: (toldBytes = loadedBytes), totalBytes });
+  };
   const stop = new AbortController(); // one bad file ends the other downloads, and the progress
   signal?.addEventListener("abort", () => stop.abort(signal.reason));
   const how = {
     base,
     signal: stop.signal,
-    cache: await opened(base),
-    onBytes: (bytes) => stop.signal.aborted || onProgress({ loadedBytes: (loadedBytes += bytes), totalBytes }),
-    writes: [],
+    cache: await filled(base),
+    onBytes: tell,
+    fresh: [],
   };
   const wanted = names.map(async (name) => [name, await checked(name, how)]);
   const bytes = await Promise.all(wanted).catch((error) => {
     stop.abort();
     throw error;
   });
-  const whyNotKept = Promise.all(how.writes).then((reasons) => reasons.find(Boolean) ?? "");
-  return { bytes: Object.fromEntries(bytes), whyNotKept };
+  return { bytes: Object.fromEntries(bytes), keep: () => put(base, how.fresh) };
 }
 
 /** Let go of what earlier bundles of this place kept. */
@@ -109,7 +121,7 @@ export async function dropOlder(base) {
 }
 
 export async function areKept(base) {
-  const cache = await opened(base);
+  const cache = await filled(base);
   const kept = await Promise.all(Object.keys(facts.files).map((name) => cache?.match(new URL(name, base).href)));
   return kept.every(Boolean);
 }

@@ -28,11 +28,11 @@ function remote() {
     broken = new EdgepackError("network", "worker.mjs could not be loaded.");
     for (const { reject } of waiting.values()) reject(broken);
   };
-  const ask = (call, given, moved = []) =>
+  const ask = (call, given) =>
     new Promise((resolve, reject) => {
       if (broken) return reject(broken);
       waiting.set(++calls, { resolve, reject });
-      worker.postMessage({ id: calls, call, given }, moved);
+      worker.postMessage({ id: calls, call, given });
     });
   return { ask, end: () => worker.terminate() };
 }
@@ -43,7 +43,7 @@ function inWorker() {
   return {
     end,
     async start(bytes) {
-      await ask("start", [bytes], Object.values(bytes));
+      await ask("start", [facts, bytes]);
       const calls = ["recommend", "explain", "selfTest"].map((call) => [call, asking(call)]);
       return { ...Object.fromEntries(calls), dispose: () => ask("dispose", []).then(end) };
     },
@@ -53,9 +53,11 @@ function inWorker() {
 function inPage() {
   const engine = import("./engine.mjs");
   engine.catch(() => {}); // told when it is asked for
-  return { end() {}, start: async (bytes) => (await engine).start(bytes) };
+  return { end() {}, start: async (bytes) => (await engine).start(facts, bytes) };
 }
 
+const LONGEST_WAIT_MS = 2000;
+const after = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 const asJson = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
 /** Load the runtime and the model; every byte is checked before it is used. */
@@ -71,28 +73,31 @@ export async function load({
   const base = placed(baseUrl);
   const place = worker ? inWorker() : inPage();
   try {
-    const { bytes, whyNotKept } = await all(base, onProgress, signal);
+    const { bytes, keep } = await all(base, onProgress, signal);
     const vocabulary = asJson(bytes["vocabulary.json"]);
     const catalogue = bytes["catalogue.json"] && asJson(bytes["catalogue.json"]);
     const engine = await place.start(bytes);
     await dropOlder(base);
-    return recommender(engine, { vocabulary, catalogue, whyNotKept, inWorker: worker });
+    return recommender(engine, { vocabulary, catalogue, keep, inWorker: worker });
   } catch (error) {
     place.end();
     throw error;
   }
 }
 
-function recommender(engine, { vocabulary, catalogue, whyNotKept, inWorker }) {
+function recommender(engine, { vocabulary, catalogue, keep, inWorker }) {
+  let answered;
+  const first = new Promise((resolve) => (answered = resolve));
   return {
     ...engine,
     items: vocabulary.slice(1),
     catalogue: openCatalogue(vocabulary, catalogue),
     backend: { name: facts.runtime.name, version: facts.runtime.version, threads: 1, why: WHY_ONE_THREAD, inWorker },
-    whyNotKept,
+    // Megabytes to write, which the first list does not wait for.
+    whyNotKept: Promise.race([first, after(LONGEST_WAIT_MS)]).then(keep),
     async recommend(history, options) {
       const begun = performance.now();
-      const found = await engine.recommend(history, options);
+      const found = await engine.recommend(history, options).finally(answered);
       return { ...found, milliseconds: performance.now() - begun };
     },
   };
