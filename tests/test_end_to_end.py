@@ -123,8 +123,8 @@ def test_the_web_bundle_runs_in_the_sample_page_with_no_other_request(built: Pat
         count = len(bundle.goldens.cases)
         assert page.text_content("#self-test").startswith(f"✓ {count} of {count} ")
         best = [bundle.goldens.cases[0].top_k[place] for place in range(3)]
-        vocabulary = msgspec.json.decode(bundle.members["vocabulary.json"])
-        assert page.locator("#list button").all_inner_texts()[:3] == [vocabulary[item] for item in best]
+        titles = msgspec.json.decode(bundle.members["catalogue.json"])["titles"]
+        assert page.locator("#list button").all_inner_texts()[:3] == [titles[item] for item in best]
     embedded = {f"/edgepack/{path.relative_to(site / 'edgepack')}" for path in site.rglob("edgepack/**/*")}
     asked = {url.removeprefix(served.url) for url in web_app.over_the_network(requests)}
     assert asked <= web_app.SHELL | embedded

@@ -104,6 +104,21 @@ def test_with_the_server_closed_the_page_loads_and_ranks(browser: Any, app: Path
     page.context.close()
 
 
+def test_the_service_worker_isolates_a_page_that_asks_for_it(browser: Any, app: Path) -> None:
+    worker = app / "sw.js"
+    worker.write_text("self.edgepackIsolate = true;\n" + worker.read_text())
+    with serve(app) as served:
+        page, _ = opened(browser, f"{served.url}/", service_worker=True)
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        page.wait_for_function("() => navigator.serviceWorker.controller !== null")
+        assert page.evaluate("crossOriginIsolated") is False, "the first visit had no service worker"
+        page.reload()
+        page.wait_for_selector("body[data-ready=true]")
+        assert page.evaluate("crossOriginIsolated") is True
+        assert len(texts(page, "#list button")) == 10
+        page.context.close()
+
+
 REASONS = """async ([history, ids]) => {
     const { load } = await import("./edgepack/index.mjs");
     return (await load()).explain(history, ids);

@@ -1,5 +1,7 @@
 // The app's own files for visits without a network: the network first, else what was last seen. Model and runtime
-// are kept by index.mjs. The app's worker names its files in `self.edgepackShell` and imports this script.
+// are kept by index.mjs. The app's worker names its files in `self.edgepackShell` and imports this script. With
+// `self.edgepackIsolate = true` it isolates the page (COOP, COEP) where the host does not: the model needs no
+// isolation, and images of other hosts would stop loading, so it is off unless the app wants it for its own ends.
 const SHELL = "shell-edgepack";
 const SHELL_URLS = new Set(
   [...(self.edgepackShell ?? []), ...GLUE.map((name) => `edgepack/${name}`)].map((path) => new URL(path, self.location).href),
@@ -23,8 +25,17 @@ async function newest(url) {
   try {
     const response = await fetch(url, { cache: "no-cache" });
     if (response.ok) await cache.put(url, response.clone());
-    return response;
+    return isolated(response);
   } catch {
-    return (await cache.match(url)) ?? Response.error();
+    const last = await cache.match(url);
+    return last ? isolated(last) : Response.error();
   }
+}
+
+function isolated(response) {
+  if (!self.edgepackIsolate || response.redirected) return response;
+  const headers = new Headers(response.headers);
+  headers.set("Cross-Origin-Opener-Policy", "same-origin");
+  headers.set("Cross-Origin-Embedder-Policy", "require-corp");
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }
