@@ -25,6 +25,10 @@ from tests.test_bundle import manifest
 
 ROOT = Path(__file__).parents[1]
 JAVA = ROOT / "tests/android/java"
+LITERT = [
+    *(ROOT / "tests/android/fakes/org/tensorflow/lite").glob("*.java"),
+    *(ROOT / "tests/android/stubs/org/tensorflow/lite" / f"{name}.java" for name in ("DataType", "Delegate")),
+]
 INT8 = ROOT / "tests/data/arm/int8.tflite"
 JARS = [Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest.jar")]
 JVM = ("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8")
@@ -184,7 +188,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiled(classes, core)  # against nothing but the JDK
     engines = [sources / "android" / f"{name}.java" for name in ("Engines", "LiteRtEngine")]
     tests = [path for path in sorted(JAVA.rglob("*.java")) if path.name != "Answers.java"]
-    compiled(classes, [*engines, *tests], classes, *JARS)
+    compiled(classes, [*engines, *LITERT, *tests], classes, *JARS)
     return classes
 
 
@@ -292,7 +296,7 @@ def test_a_delegate_that_cannot_be_used_gives_way_to_the_processor(embedded: Emb
     engine, test, why = first.split("\t")
     assert closed == "delegate closed"
     assert (engine, test) == ("LiteRT, CPU, 1 thread", f"passed: {total} of {total} lists")
-    assert why == "LiteRT, GPU: LiteRT: it could not be opened (Failed to apply delegate)."
+    assert why == "LiteRT, GPU: LiteRT: it could not be opened (Internal error: Failed to apply delegate)."
 
 
 def test_an_altered_asset_is_refused(embedded: Embedded, library: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ public final class Interpreter implements AutoCloseable {
 
   public Interpreter(ByteBuffer byteBuffer, Options options) {
     if (!byteBuffer.isDirect()) throw new IllegalArgumentException("Model ByteBuffer should be mapped.");
+    if (options.threads != 1) throw new IllegalArgumentException("not the one thread that was measured");
+    if (options.delegate != null) throw new IllegalArgumentException("Internal error: Failed to apply delegate");
     worker = new LiteRtWorker(byteBuffer);
   }
 
@@ -43,7 +45,9 @@ public final class Interpreter implements AutoCloseable {
       throw new IllegalArgumentException("Cannot copy to a TensorFlowLite tensor (" + name + ")");
     }
     int[] row = new int[buffer.capacity() / Integer.BYTES];
-    buffer.duplicate().rewind().order(buffer.order()).asIntBuffer().get(row);
+    ByteBuffer whole = buffer.duplicate();
+    whole.rewind();
+    whole.order(buffer.order()).asIntBuffer().get(row);
     return row;
   }
 
@@ -53,12 +57,17 @@ public final class Interpreter implements AutoCloseable {
   }
 
   public static class Options {
+    private int threads;
+    private Delegate delegate;
+
     public Options setNumThreads(int numThreads) {
+      threads = numThreads;
       return this;
     }
 
     public Options addDelegate(Delegate delegate) {
-      throw new IllegalArgumentException("Internal error: Failed to apply delegate");
+      this.delegate = delegate;
+      return this;
     }
   }
 
