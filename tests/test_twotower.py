@@ -165,7 +165,7 @@ def test_the_page_searches_as_the_library_hashes_and_the_host_scores(tuned: Path
     found = [f"Item {index}" for index in best]
     with serve(root) as served, web_app.chromium() as browser:
         page, _ = web_app.opened(browser, f"{served.url}/")
-        assert page.inner_text("#self-test").startswith(f"✓ {len(made.cases)} of {len(made.cases)}")
+        assert page.text_content("#self-test").startswith(f"✓ {len(made.cases)} of {len(made.cases)}")
         page.fill("#text", "Réd LAMP")
         page.wait_for_function(
             "first => document.querySelector('#list button').textContent === first", arg=found[0]

@@ -23,7 +23,7 @@ from tests.test_bundle import manifest
 ROOT = Path(__file__).parents[1]
 SAMPLE_APP = ROOT / "sample_apps" / "web"
 RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
-SHELL = {"/", "/style.css", "/app.mjs", "/hood.mjs", "/view.mjs"}
+SHELL = {"/", "/style.css", "/app.mjs", "/art.mjs", "/hood.mjs", "/view.mjs"}
 GLUE = {
     f"/edgepack/{name}.mjs"
     for name in ("index", "catalogue", "engine", "facts", "files", "history", "worker")
@@ -118,6 +118,20 @@ def opened(
     page.goto(url)
     page.wait_for_selector("body[data-ready=true]")
     return page, requests
+
+
+def cleared(page: Any) -> Any:
+    """Leave nothing picked and nothing typed, and wait for the list of that."""
+    page.fill("#text", "")
+    if page.is_enabled("#clear"):
+        page.click("#clear")
+    return settled(page)
+
+
+def settled(page: Any) -> Any:
+    """Wait for the newest list and its reasons."""
+    page.wait_for_selector("#list[aria-busy=false]")
+    return page
 
 
 def over_the_network(requests: list[str]) -> list[str]:

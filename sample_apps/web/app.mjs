@@ -1,11 +1,11 @@
 import { describe, showLatency } from "./hood.mjs";
 import { at, card, chip, emptied } from "./view.mjs";
 
-const SHELF_SIZE = 24;
+const SHELF_SIZE = 20; // whole rows of five, four or two
 let history;
 let recommender;
 let takesSearch;
-let shelfSize = SHELF_SIZE;
+let shelf = []; // ids that fit what was typed
 let asked = 0;
 const latencies = [];
 
@@ -19,20 +19,30 @@ function remove(position) {
   return show();
 }
 
+function clear() {
+  history.clear();
+  at("picks-heading").focus(); // what had the focus can no longer be pressed
+  return show();
+}
+
 /** Show the list as soon as it is ranked and its reasons when they come; what was overtaken is never shown. */
 async function show() {
   const turn = ++asked;
+  at("list").ariaBusy = "true";
   const query = at("text").value;
   const ranked = recommender.recommend(history.ids, { query });
   showPicks(); // while the model works
-  showShelf(takesSearch ? "" : query);
   const ranking = await ranked;
   if (turn !== asked) return;
-  showList(ranking.items.map(({ id }) => id));
+  const ids = ranking.items.map(({ id }) => id);
+  emptied(at("list")).append(...cards(ids));
+  at("ranked").textContent = `Ranked on this device: ${ranking.inferenceMs.toFixed(1)} ms for the model`;
   latencies.push(ranking);
   showLatency(latencies);
-  const reasons = await recommender.explain(history.ids, ranking.items.map(({ id }) => id), { query });
-  if (turn === asked) showReasons(reasons);
+  const reasons = await recommender.explain(history.ids, ids, { query });
+  if (turn !== asked) return;
+  showReasons(reasons);
+  at("list").ariaBusy = "false";
 }
 
 function showPicks() {
@@ -44,10 +54,6 @@ function showPicks() {
 
 const cards = (ids) => ids.map((id) => card(recommender.catalogue, id, () => pick(id)));
 
-function showList(ids) {
-  emptied(at("list")).append(...cards(ids));
-}
-
 function showReasons(reasons) {
   const notes = at("list").querySelectorAll(".because");
   reasons.forEach(([strongest], place) => {
@@ -55,15 +61,27 @@ function showReasons(reasons) {
   });
 }
 
-let onShelf;
-function showShelf(text) {
-  const wanted = `${text} ${shelfSize}`;
-  if (onShelf === wanted) return; // a pick changes nothing here
-  onShelf = wanted;
-  const ids = text.trim() ? recommender.catalogue.search(text) : recommender.items;
-  emptied(at("shelf")).append(...cards(ids.slice(0, shelfSize)));
-  at("nothing").hidden = ids.length > 0;
-  at("more").hidden = ids.length <= shelfSize;
+/** What was typed finds titles; a search model ranks by it as well. */
+function search() {
+  showShelf();
+  return takesSearch && show();
+}
+
+function showShelf() {
+  const text = at("text").value.trim();
+  shelf = text ? recommender.catalogue.search(text) : recommender.items;
+  emptied(at("shelf"));
+  showMore();
+  const count = shelf.length === 1 ? "1 product" : `${shelf.length.toLocaleString("en")} products`;
+  at("found").textContent = shelf.length ? count : "No title has these words";
+}
+
+function showMore() {
+  const shown = at("shelf").children.length;
+  const more = cards(shelf.slice(shown, shown + SHELF_SIZE));
+  at("shelf").append(...more);
+  at("more").hidden = shelf.length <= shown + SHELF_SIZE;
+  return more;
 }
 
 function download() {
@@ -90,17 +108,31 @@ async function embedded() {
 }
 
 function listen() {
-  at("text").addEventListener("input", show);
+  at("text").addEventListener("input", search);
   at("search").addEventListener("submit", (event) => event.preventDefault());
-  at("clear").addEventListener("click", () => {
-    history.clear();
-    return show();
-  });
+  at("clear").addEventListener("click", clear);
   at("export").addEventListener("click", download);
-  at("more").addEventListener("click", () => {
-    shelfSize += SHELF_SIZE;
-    showShelf(takesSearch ? "" : at("text").value);
-  });
+  at("more").addEventListener("click", () => showMore()[0].querySelector("button").focus());
+  addEventListener("unhandledrejection", ({ reason }) => fail(reason)); // of a pick, say
+}
+
+const REMEDIES = {
+  "hash-mismatch": "If trying again does not help, the files on the server were changed: embed the bundle anew.",
+  network: "Once it was loaded whole, this page needs no network.",
+  "no-simd": "A newer browser shows the recommendations.",
+};
+
+/** Show why there is no shop, and what may help. */
+function fail({ code, message }) {
+  at("loading").classList.add("bad");
+  at("loading").hidden = false;
+  at("progress").hidden = true;
+  at("status").textContent = message;
+  at("status").setAttribute("role", "alert");
+  at("remedy").textContent = REMEDIES[code] ?? "";
+  at("remedy").hidden = !REMEDIES[code];
+  at("again").hidden = code === "no-simd";
+  at("again").addEventListener("click", () => location.reload());
 }
 
 try {
@@ -109,16 +141,15 @@ try {
   takesSearch = facts.query !== null;
   recommender = await load({ onProgress: progress });
   at("notice").textContent = recommender.catalogue.notice;
-  at("status").hidden = at("progress").hidden = true;
+  at("loading").hidden = true;
   at("app").hidden = false;
   listen();
-  await show();
+  const shown = show();
+  showShelf();
+  await shown;
   await describe(recommender, facts);
 } catch (error) {
-  at("progress").hidden = true;
-  at("status").textContent = error.message;
-  at("status").className = "bad";
-  at("status").setAttribute("role", "alert");
+  fail(error);
 }
 await navigator.serviceWorker?.register("sw.js").catch(() => {}); // without one the page needs the network
 document.body.dataset.ready = "true";

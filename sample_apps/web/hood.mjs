@@ -1,11 +1,32 @@
 // What a developer wants to know of the model while the page runs.
 import { at } from "./view.mjs";
 
-const number = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
+const number = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits });
 
+const WORDS = {
+  model_bytes: "model",
+  download_bytes: "download",
+  peak_memory_bytes: "peak memory",
+  latency_ms: "latency",
+  load_ms: "load time",
+};
+
+function size(bytes) {
+  if (bytes < 1_000) return `${bytes} B`;
+  return bytes < 999_950 ? `${number(bytes / 1e3, 1)} kB` : `${number(bytes / 1e6, 2)} MB`;
+}
+
+/** A figure of the budget with the unit that its limit's name tells. */
+function quantity(limit, value) {
+  if (value === null) return "not measured";
+  if (limit.endsWith("_bytes")) return size(value);
+  if (limit.endsWith("_ms")) return `${number(value, 2)} ms`;
+  return limit.includes("drop of ") ? `${number(100 * value, 2)} %` : number(value, 3);
+}
+
+/** The least value that so large a share of the values does not exceed. */
 function quantile(values, share) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+  return [...values].sort((a, b) => a - b)[Math.ceil(share * values.length) - 1];
 }
 
 /** `rankings` of this visit: how long the page waited, and the model's own part. */
@@ -18,7 +39,9 @@ export function showLatency(rankings) {
 
 function limitRow({ limit, allowed, found, status }) {
   const row = document.createElement("tr");
-  const cells = [limit, number.format(allowed), found === null ? "–" : number.format(found), status];
+  const bound = `${limit.startsWith("overlap") ? "≥" : "≤"} ${quantity(limit, allowed)}`;
+  const words = WORDS[limit] ?? limit.replaceAll("_", " ");
+  const cells = [words, bound, quantity(limit, found), status];
   for (const [place, text] of cells.entries()) {
     const cell = document.createElement(place ? "td" : "th");
     if (!place) cell.scope = "row";
@@ -40,13 +63,12 @@ function countRequests() {
 
 export async function describe(recommender, facts) {
   const { name, version, threads, why, inWorker } = recommender.backend;
-  const file = facts.files[facts.model];
-  const kilobytes = Math.max(1, Math.round(file.bytes / 1000)).toLocaleString("en");
+  const { bytes, sha256 } = facts.files[facts.model];
   at("backend").textContent =
     `${name} ${version}, WebAssembly, ${threads} thread ${inWorker ? "in a worker" : "in the page"} (${why})`;
-  at("model").textContent =
-    `${facts.model}, ${facts.format}, ${kilobytes} kB, ${facts.itemCount.toLocaleString("en")} items; ` +
-    `SHA-256 ${file.sha256.slice(0, 12)}… verified; bundle ${facts.contentHash.slice(0, 12)}… for ${facts.target}`;
+  at("model").textContent = `${facts.format} by recipe ${facts.recipe}, ${number(facts.itemCount)} items`;
+  at("file").textContent = `${facts.model}, ${size(bytes)}, SHA-256 ${sha256.slice(0, 12)}… verified`;
+  at("bundle").textContent = `${facts.name} for ${facts.target}, ${facts.contentHash.slice(0, 12)}…`;
   at("limits").replaceChildren(...facts.limits.map(limitRow));
   const { same, total, passed } = await recommender.selfTest();
   at("self-test").textContent = `${passed ? "✓" : "✗"} ${same} of ${total} recorded lists reproduced`;

@@ -1,4 +1,5 @@
 // The pieces that the page is made of.
+import { drawn } from "./art.mjs";
 
 export const at = (id) => document.getElementById(id);
 
@@ -31,24 +32,16 @@ export function chip(title, onClick) {
   return item;
 }
 
-/** A product, drawn from its own words, for a sample shop has no photographs. */
 export function card(catalogue, id, onClick) {
   const title = catalogue.title(id);
   const price = spelled(catalogue.price(id), catalogue.currency);
   const item = made("li", "card");
-  const tile = made("span", "tile", Array.from(title)[0]);
-  tile.setAttribute("aria-hidden", "true");
-  tile.style.setProperty("--hue", hue(catalogue.category(id) || title));
+  const tile = made("span", "tile");
+  tile.append(drawn(title, catalogue.category(id)));
   const about = made("span", "about");
   about.append(made("span", "category", catalogue.category(id)), made("span", "price", price));
   item.append(tile, button(title, `Add ${title}${price && `, ${price}`}`, onClick), about, made("span", "because"));
   return item;
-}
-
-function hue(text) {
-  let value = 0;
-  for (const unit of text) value = (value * 31 + unit.codePointAt(0)) % 360;
-  return value;
 }
 
 function spelled(price, currency) {

@@ -18,23 +18,26 @@ function remote() {
   const waiting = new Map();
   let calls = 0;
   let broken;
+  const stop = (error) => {
+    broken = error;
+    for (const { reject } of waiting.values()) reject(error);
+    worker.onmessage = null;
+    worker.terminate();
+  };
   worker.onmessage = ({ data: { id, found, failed } }) => {
     const { resolve, reject } = waiting.get(id);
     waiting.delete(id);
     if (failed) reject(Object.assign(new Error(failed.message), { name: failed.name }));
     else resolve(found);
   };
-  worker.onerror = () => {
-    broken = new EdgepackError("network", "worker.mjs could not be loaded.");
-    for (const { reject } of waiting.values()) reject(broken);
-  };
+  worker.onerror = () => stop(new EdgepackError("network", "worker.mjs could not be loaded."));
   const ask = (call, given) =>
     new Promise((resolve, reject) => {
       if (broken) return reject(broken);
       waiting.set(++calls, { resolve, reject });
       worker.postMessage({ id: calls, call, given });
     });
-  return { ask, end: () => worker.terminate() };
+  return { ask, end: () => stop(new Error("This recommender was disposed of.")) };
 }
 
 function inWorker() {
@@ -77,6 +80,7 @@ export async function load({
     const vocabulary = asJson(bytes["vocabulary.json"]);
     const catalogue = bytes["catalogue.json"] && asJson(bytes["catalogue.json"]);
     const engine = await place.start(bytes);
+    signal?.throwIfAborted();
     await dropOlder(base);
     return recommender(engine, { vocabulary, catalogue, keep, inWorker: worker });
   } catch (error) {
