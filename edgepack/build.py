@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -57,10 +57,6 @@ from edgepack.stages import (
 )
 from edgepack.store import Kept, Store
 from edgepack.tools import Tell
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _T = TypeVar("_T")
 _SHOWN = {
@@ -370,9 +366,9 @@ class _Build:
             data=facts,
             vocabulary=self.vocabulary,
             catalogue=self.catalogue,
-            popularity=_popularity(self.split),
+            popularity=logs.popularity(self.split),
             query=logs.hashing(config.model),
-            ngram_popularity=_ngram_popularity(self.split),
+            ngram_popularity=logs.ngram_popularity(self.split),
             history_length=config.model.history_length,
             item_count=facts.items,
             filter_seen=config.quality.filter_seen,
@@ -431,23 +427,3 @@ def _recipe_row(candidate: Candidate) -> ModelRow:
         zero_share_min=min(artifact.zero_share.values(), default=None),
         groups=quality.groups if quality else (),
     )
-
-
-def _popularity(split: Kept) -> "NDArray[np.float64]":
-    import numpy as np
-
-    from edgepack.data.split import load_split
-
-    whole, _ = load_split(split.path)
-    return np.bincount(whole.train.items, minlength=whole.item_count + 1).astype(np.float64)
-
-
-def _ngram_popularity(split: Kept) -> "NDArray[np.float64] | None":
-    import numpy as np
-
-    from edgepack.data.split import load_split
-
-    whole, _ = load_split(split.path)
-    if whole.queries is None or whole.train.queries is None:
-        return None
-    return np.bincount(whole.queries[whole.train.queries].ravel()).astype(np.float64)

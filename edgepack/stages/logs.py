@@ -15,6 +15,9 @@ from edgepack.stages import Place, versions
 from edgepack.store import Kept, digest_of, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgepack.data.clean import CleaningReport, Interactions
     from edgepack.data.types import EvaluationSet, Split
 
@@ -236,3 +239,25 @@ def hashing(config: ModelConfig) -> QueryHashing | None:
     if not config.query_length:
         return None
     return QueryHashing(length=config.query_length, buckets=config.query_buckets)
+
+
+def popularity(split: Kept) -> "NDArray[np.float64]":
+    """Return how often each item was taken in training, float64 [V + 1]."""
+    import numpy as np
+
+    from edgepack.data.split import load_split
+
+    whole, _ = load_split(split.path)
+    return np.bincount(whole.train.items, minlength=whole.item_count + 1).astype(np.float64)
+
+
+def ngram_popularity(split: Kept) -> "NDArray[np.float64] | None":
+    """Return how often each n-gram was searched for in training, float64 [buckets + 1]; None without any."""
+    import numpy as np
+
+    from edgepack.data.split import load_split
+
+    whole, _ = load_split(split.path)
+    if whole.queries is None or whole.train.queries is None:
+        return None
+    return np.bincount(whole.queries[whole.train.queries].ravel()).astype(np.float64)
