@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgepack.config import Config
+from edgepack.errors import DataError
 from edgepack.store import Store
 from edgepack.tools import Tell
 
@@ -21,6 +22,22 @@ class Place(NamedTuple):
     folder: Path
     store: Store
     tell: Tell
+
+
+def named_in_config(folder: Path, key: str, name: str, *, is_folder: bool = False) -> Path:
+    """Return the file or folder `name` that `key` of edgepack.toml gives, relative to `folder`.
+
+    Raises DataError when it is not there.
+    """
+    path = (folder / name).resolve()
+    if path.is_dir() if is_folder else path.is_file():
+        return path
+    raise DataError(
+        f"{key} {name}",
+        f"there is no such {'folder' if is_folder else 'file'}",
+        allowed=f"paths are relative to {folder.resolve()}",
+        remedy=f"Correct {key} in edgepack.toml.",
+    )
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import msgspec
 
 from edgepack.config import CatalogueConfig, ShopConfig
-from edgepack.errors import ConfigError, DataError
+from edgepack.errors import ConfigError
 from edgepack.profiles import convert_table
-from edgepack.stages import Place, versions
+from edgepack.stages import Place, named_in_config, versions
 from edgepack.stages.logs import source_of
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
@@ -86,14 +86,7 @@ def _table(place: Place) -> _Table | None:
     if wanted is None:
         return None
     if wanted.path is not None:
-        path = (place.folder / wanted.path).resolve()
-        if not path.is_file():
-            raise DataError(
-                f"data.catalogue.path {wanted.path}",
-                "there is no such file",
-                allowed=f"paths are relative to {place.folder.resolve()}",
-                remedy="Correct data.catalogue.path in edgepack.toml.",
-            )
+        path = named_in_config(place.folder, "data.catalogue.path", wanted.path)
         return _Table(path, sha256_of(path), wanted.format, wanted, wanted.item or "item")
     log = source_of(data, place.folder)
     columns = convert_table(log.columns, Columns, "edgepack.toml: data.columns")

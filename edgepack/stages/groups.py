@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from edgepack.config import beside
 from edgepack.errors import DataError
 from edgepack.profiles import convert_table
 from edgepack.results import GroupQuality
-from edgepack.stages import Place, versions
+from edgepack.stages import Place, named_in_config, versions
 from edgepack.stages.logs import source_of, test_users
 from edgepack.store import Kept, sha256_of, source_fingerprint, write_atomic
 
@@ -109,17 +108,7 @@ def _check(labels: _Labels, found: list[str]) -> None:
 
 def _table(place: Place) -> Path | None:
     name = place.config.quality.groups
-    if name is None:
-        return None
-    path = beside(place.folder / "edgepack.toml", name)
-    if not path.is_file():
-        raise DataError(
-            f"quality.groups {name}",
-            "there is no such file",
-            allowed=f"paths are relative to {place.folder.resolve()}",
-            remedy="Correct quality.groups in edgepack.toml.",
-        )
-    return path
+    return None if name is None else named_in_config(place.folder, "quality.groups", name)
 
 
 def _from_table(place: Place) -> Iterator[_Labels]:

@@ -11,7 +11,7 @@ from edgepack.errors import ConfigError, DataError
 from edgepack.profiles import convert_table
 from edgepack.results import DataFacts
 from edgepack.rows import QueryHashing, Rows
-from edgepack.stages import Place, versions
+from edgepack.stages import Place, named_in_config, versions
 from edgepack.store import Kept, digest_of, sha256_of, source_fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -109,14 +109,7 @@ def source_of(config: DataConfig, folder: Path) -> LogSource:
 
 
 def _exports(collected: str, folder: Path) -> tuple[Path, ...]:
-    place = (folder / collected).resolve()
-    if not place.is_dir():
-        raise DataError(
-            f"data.collected {collected}",
-            "there is no such folder",
-            allowed=f"paths are relative to {folder.resolve()}",
-            remedy="Correct data.collected in edgepack.toml.",
-        )
+    place = named_in_config(folder, "data.collected", collected, is_folder=True)
     return tuple(sorted(place.glob("*.csv")))
 
 
@@ -139,14 +132,7 @@ def _log(config: DataConfig, folder: Path) -> LogSource:
             config.split or known.split,
             known.licence,
         )
-    path = (folder / str(config.path)).resolve()
-    if not path.is_file():
-        raise DataError(
-            f"data.path {config.path}",
-            "there is no such file",
-            allowed=f"paths are relative to {folder.resolve()}",
-            remedy="Correct data.path in edgepack.toml.",
-        )
+    path = named_in_config(folder, "data.path", str(config.path))
     split = config.split or "leave-one-out"
     return LogSource(path.name, path, sha256_of(path), config.format, config.columns, config.cleaning, split)
 
