@@ -38,7 +38,7 @@ demo: tools
 	mkdir -p $(OUT)/web-app $(OUT)/android-app
 	cp -r sample_apps/web/. $(OUT)/web-app
 	cp -r sample_apps/android/. $(OUT)/android-app
-	edgepack embed $(OUT)/web-wasm-mobile.edgepack --into $(OUT)/web-app
+	edgepack embed $(OUT)/web-wasm-mobile.edgepack --compare $(OUT)/float-web.edgepack --into $(OUT)/web-app
 	edgepack embed $(OUT)/android-arm64-mid.edgepack --into $(OUT)/android-app --platform android
 	@echo
 	@echo "Look next:"

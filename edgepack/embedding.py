@@ -15,9 +15,7 @@ from edgepack.embed.folder import Change
 from edgepack.errors import ConfigError, ToolError
 from edgepack.tools.web import RuntimeFiles, locate_runtime, runtime_bytes
 
-PartName = Literal["model", "vocabulary and goldens", "catalogue", "runtime", "glue"]
-_WORDS = ("vocabulary.json", "goldens.json")
-_CATALOGUE = "catalogue.json"
+PartName = Literal["model", "vocabulary and goldens", "catalogue", "runtime", "glue", "compared model"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,7 +33,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done, or would be. `parts` is empty when the folder was removed."""
+    """What was done, or would be. `parts` is empty when the folder was removed.
+
+    `on_demand` is what a visitor fetches on top of them only when asking to compare two models.
+    """
 
     folder: str
     change: Change
@@ -44,6 +45,7 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     content_hash: str = ""
     files: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+    on_demand: Part | None = None
 
 
 class _Content(NamedTuple):
@@ -51,6 +53,7 @@ class _Content(NamedTuple):
 
     files: dict[str, bytes]
     parts: tuple[Part, ...]
+    on_demand: Part | None = None
 
 
 class _Kind(NamedTuple):
@@ -60,25 +63,29 @@ class _Kind(NamedTuple):
     platforms: tuple[str, ...]
     allowed: str
     remedy: str
-    content: Callable[[Bundle], _Content]
+    content: Callable[[Bundle, Bundle | None], _Content]
 
 
-def embed(bundle_path: Path, app: Path, platform: str, *, dry_run: bool = False) -> Embedded:
+def embed(
+    bundle_path: Path, app: Path, platform: str, *, compared_path: Path | None = None, dry_run: bool = False
+) -> Embedded:
     """Write the bundle at `bundle_path` into `app`; what stands there already is updated or left alone.
 
-    `platform` is `web` or `android`. Raises BundleError for an altered bundle, ConfigError for a bundle of
+    `platform` is `web` or `android`. A web app takes a second bundle, `compared_path`, to hold its lists
+    against, and loads it on demand. Raises BundleError for an altered bundle, ConfigError for a bundle of
     another platform or a folder that is not edgepack's or was changed, ToolError without a web bundle's
     runtime, LimitError when the folder cannot be written.
     """
     kind = _kind(platform)
     bundle = archive.read(bundle_path)
     _must_fit(bundle_path, bundle, kind)
-    files, parts = kind.content(bundle)
+    compared = _compared(compared_path, bundle, kind)
+    content = kind.content(bundle, compared)
     place = app / kind.folder
     change = (
-        folder.planned(place, files)
+        folder.planned(place, content.files)
         if dry_run
-        else folder.put(place, files, target=bundle.manifest.target, content_hash=bundle.content_hash)
+        else folder.put(place, content.files, target=bundle.manifest.target, content_hash=bundle.content_hash)
     )
     return Embedded(
         folder=str(place),
@@ -86,8 +93,9 @@ def embed(bundle_path: Path, app: Path, platform: str, *, dry_run: bool = False)
         dry_run=dry_run,
         target=bundle.manifest.target,
         content_hash=bundle.content_hash,
-        files=tuple(sorted((*files, folder.RECORD))),
-        parts=parts,
+        files=tuple(sorted((*content.files, folder.RECORD))),
+        parts=content.parts,
+        on_demand=content.on_demand,
     )
 
 
@@ -111,19 +119,38 @@ def _must_fit(path: Path, bundle: Bundle, kind: _Kind) -> None:
         )
 
 
-def _web(bundle: Bundle) -> _Content:
+def _compared(path: Path | None, bundle: Bundle, kind: _Kind) -> Bundle | None:
+    if path is None:
+        return None
+    compared = archive.read(path)
+    _must_fit(path, compared, kind)
+    if compared.content_hash == bundle.content_hash:
+        raise ConfigError(
+            str(path),
+            "is the bundle that is embedded",
+            allowed="a model is compared with another",
+            remedy="Give another bundle, say that of the target float-web.",
+        )
+    return compared
+
+
+def _web(bundle: Bundle, compared: Bundle | None) -> _Content:
     runtime = locate_runtime()
-    files = web.files(bundle, runtime)
-    return _Content(files, _web_parts(bundle, runtime, files))
+    files = web.files(bundle, runtime, compared)
+    return _Content(files, _web_parts(bundle, runtime, files), _on_demand(compared))
+
+
+def _on_demand(compared: Bundle | None) -> Part | None:
+    return _fetched("compared model", list(web.carried(compared).values())) if compared is not None else None
 
 
 def _web_parts(bundle: Bundle, runtime: RuntimeFiles, files: dict[str, bytes]) -> tuple[Part, ...]:
     glue = [name for name in files if name.endswith((".mjs", ".js")) and "/" not in name]
     carried = runtime_bytes([runtime.api, runtime.wasm])
-    catalogue = [files[_CATALOGUE]] if _CATALOGUE in files else []
+    catalogue = [files[web.CATALOGUE]] if web.CATALOGUE in files else []
     return (
         _fetched("model", [files[bundle.manifest.model_file]], bundle.manifest.artifact.brotli_bytes),
-        _fetched("vocabulary and goldens", [files[name] for name in _WORDS]),
+        _fetched("vocabulary and goldens", [files[name] for name in web.WORDS]),
         *(_fetched("catalogue", [data]) for data in catalogue),
         Part(
             part="runtime",
@@ -149,12 +176,19 @@ def _fetched(name: PartName, contents: list[bytes], brotli_bytes: int | None = N
     )
 
 
-def _android(bundle: Bundle) -> _Content:
+def _android(bundle: Bundle, compared: Bundle | None) -> _Content:
+    if compared is not None:
+        raise ConfigError(
+            "a bundle to compare",
+            "is given for an Android app",
+            allowed="only a web app loads a second model",
+            remedy="Leave it out, or embed both into a web app.",
+        )
     files, assets = android.files(bundle), android.assets(bundle)
-    model, catalogue = assets[bundle.manifest.model_file], assets.get(_CATALOGUE)
+    model, catalogue = assets[bundle.manifest.model_file], assets.get(web.CATALOGUE)
     parts = (
         Part(part="model", raw_bytes=len(model), apk_bytes=len(model)),
-        _packed("vocabulary and goldens", [assets[name] for name in _WORDS]),
+        _packed("vocabulary and goldens", [assets[name] for name in web.WORDS]),
         *([] if catalogue is None else [_packed("catalogue", [catalogue])]),
         _packed("glue", [data for name, data in files.items() if name.endswith(".java")]),
     )
@@ -205,7 +239,7 @@ def render(done: Embedded, as_json: bool) -> str:
     for_apk = any(part.apk_bytes is not None for part in done.parts)
     if done.parts:
         lines[0] += f", {len(done.files)} files, {done.target}, content {done.content_hash[:16]}…"
-        lines += _apk_table(done.parts) if for_apk else _web_table(done.parts)
+        lines += _apk_table(done.parts) if for_apk else _web_table(done.parts, done.on_demand)
     if done.change in ("written", "updated") and not done.dry_run:
         lines += _APK_HINT if for_apk else _WEB_HINT
     return "\n".join(lines) + "\n"
@@ -219,7 +253,7 @@ _APK_HINT = (
 )
 
 
-def _web_table(parts: tuple[Part, ...]) -> list[str]:
+def _web_table(parts: tuple[Part, ...], on_demand: Part | None) -> list[str]:
     def row(name: str, parts: tuple[Part, ...]) -> str:
         return _row(
             name,
@@ -228,8 +262,9 @@ def _web_table(parts: tuple[Part, ...]) -> list[str]:
             sum(part.brotli_bytes or 0 for part in parts),
         )
 
-    heading = "a visitor's first download   raw         gzip        brotli"
-    return [heading, *(row(part.part, (part,)) for part in parts), row("together", parts)]
+    heading = "a visitor's first download    raw         gzip        brotli"
+    later = [row(f"{on_demand.part}, on demand", (on_demand,))] if on_demand else []
+    return [heading, *(row(part.part, (part,)) for part in parts), row("together", parts), *later]
 
 
 def _apk_table(parts: tuple[Part, ...]) -> list[str]:
@@ -237,7 +272,7 @@ def _apk_table(parts: tuple[Part, ...]) -> list[str]:
         return _row(name, sum(part.raw_bytes for part in parts), sum(part.apk_bytes or 0 for part in parts))
 
     return [
-        "what it adds to an app       raw         in the APK",
+        "what it adds to an app        raw         in the APK",
         *(row(part.part, (part,)) for part in parts),
         row("together", parts),
         f"not in these bytes: LiteRT {android.LITERT_VERSION}, which the app's own Gradle build fetches",
@@ -245,4 +280,4 @@ def _apk_table(parts: tuple[Part, ...]) -> list[str]:
 
 
 def _row(name: str, *sizes_bytes: int) -> str:
-    return f"  {name:<25}" + "".join(f"{value:>10,}  " for value in sizes_bytes).rstrip()
+    return f"  {name:<26}" + "".join(f"{value:>10,}  " for value in sizes_bytes).rstrip()

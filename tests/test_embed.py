@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -102,6 +102,12 @@ def content(place: Path) -> dict[str, bytes]:
     return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
 
 
+def written_facts(app: Path) -> dict[str, Any]:
+    module = (app / web.FOLDER / "facts.mjs").read_text()
+    facts: dict[str, Any] = json.loads(module.partition("export const facts = ")[2].rstrip(";\n"))
+    return facts
+
+
 def run(*words: str | Path) -> Result:
     return CliRunner().invoke(cli, ["embed", *map(str, words)])
 
@@ -119,7 +125,7 @@ def test_the_folder_holds_model_runtime_licence_and_types_and_names_every_hash(
         there
     )
     assert "query.mjs" not in there, "this model takes no search"
-    facts = json.loads(there["facts.mjs"].decode().partition("export const facts = ")[2].rstrip(";\n"))
+    facts = written_facts(app)
     assert facts["contentHash"] == archive.read(bundle).content_hash
     for name in ("model.ort", "vocabulary.json", "goldens.json", "runtime/api.mjs", "runtime/core.wasm"):
         assert facts["files"][name]["sha256"] == sha256_of(app / "edgepack" / name)
@@ -381,6 +387,51 @@ def test_the_command_says_what_an_apk_grows_by_and_what_it_does_not_count(bundle
 
 
 @web_only
+def test_a_second_model_is_carried_apart_and_counts_to_no_first_download(
+    bundle: Path, app: Path, tmp_path: Path, runtime: RuntimeFiles, kind: Kind
+) -> None:
+    alone = embedding.embed(bundle, app, "web")
+    second = made(tmp_path / "float.edgepack", kind, runtime, b"a float model")
+    table = run(bundle, "--into", app, "--compare", second).output
+    assert ": updated, " in table
+    assert "compared model, on demand" in table
+    both = embedding.embed(bundle, app, "web", compared_path=second)
+    assert both.change == "unchanged"
+    words_bytes = len(b'["","a"]' + b"{}")
+    assert both.on_demand is not None
+    assert both.on_demand.raw_bytes == len(b"a float model") + words_bytes
+    assert both.parts[:-1] == alone.parts[:-1], "all but the glue, which names the second's files"
+    facts = written_facts(app)
+    assert facts["contentHash"] == archive.read(bundle).content_hash
+    assert not any(name.startswith("compared/") for name in facts["files"])
+    compared = facts["compared"]
+    assert compared["contentHash"] == archive.read(second).content_hash
+    assert (app / "edgepack" / compared["model"]).read_bytes() == b"a float model"
+    assert compared["files"]["compared/model.ort"]["sha256"] == sha256_of(app / "edgepack/compared/model.ort")
+    assert compared["files"].keys() >= {compared["vocabulary"], compared["goldens"], "runtime/core.wasm"}
+    assert embedding.embed(bundle, app, "web").on_demand is None
+    assert written_facts(app)["compared"] is None
+    assert not (app / "edgepack" / "compared").exists()
+
+
+def test_what_cannot_be_compared_is_refused(
+    bundle: Path, app: Path, tmp_path: Path, runtime: RuntimeFiles, kind: Kind
+) -> None:
+    second = made(tmp_path / "second.edgepack", kind, runtime, b"second")
+    other = ANDROID if kind is WEB else WEB
+    foreign = made(tmp_path / "foreign.edgepack", other, runtime)
+    with pytest.raises(ConfigError, match=f"is for {other.target} "):
+        embedding.embed(bundle, app, kind.platform, compared_path=foreign)
+    with pytest.raises(ConfigError, match="is the bundle that is embedded; a model is compared with another"):
+        embedding.embed(bundle, app, kind.platform, compared_path=bundle)
+    if kind is ANDROID:
+        with pytest.raises(ConfigError, match="only a web app loads a second model"):
+            embedding.embed(bundle, app, kind.platform, compared_path=second)
+    assert run("--into", app, "--remove", "--compare", second).exit_code == 2
+    assert content(app) == {"index.html": b"the shop's own"}
+
+
+@web_only
 def test_the_command_prints_a_table_or_json(bundle: Path, app: Path) -> None:
     table = run(bundle, "--into", app).output
     assert f"{app / 'edgepack'}: written, " in table
@@ -397,7 +448,15 @@ def test_the_types_name_everything_that_the_module_exports() -> None:
     exported = set(re.findall(r"^export (?:async )?(?:function|const|class) (\w+)", module, re.MULTILINE))
     for listed in re.findall(r"^export \{ (.*?) \}", module, re.MULTILINE):
         exported |= set(listed.split(", "))
-    assert exported == {"facts", "EdgepackError", "openHistory", "load", "isCached", "clearCache"}
+    assert exported == {
+        "facts",
+        "EdgepackError",
+        "openHistory",
+        "load",
+        "loadCompared",
+        "isCached",
+        "clearCache",
+    }
     declared = re.findall(r"^export (?:function|const|class) (\w+)", sources["index.d.ts"], re.MULTILINE)
     assert set(declared) == exported
 

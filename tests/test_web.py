@@ -38,11 +38,11 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made | {name.replace("onnx", "ort"): _as_ort(path) for name, path in made.items()}
 
 
-def _float_model(path: Path) -> Path:
+def _float_model(path: Path, seed: int = 3) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    table = np.random.default_rng(3).normal(size=(ITEMS + 1, WIDTH)).astype(np.float32)
+    table = np.random.default_rng(seed).normal(size=(ITEMS + 1, WIDTH)).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["table", "history"], ["vectors"]),
@@ -237,7 +237,7 @@ def test_runtime_bytes_add_up_files_that_are_compressed_one_by_one(
 
 def test_web_profiles_pin_the_runtime_that_is_fetched() -> None:
     profiles = [p for p in load_profiles().values() if p.platform == "web-wasm"]
-    assert [p.name for p in profiles] == ["web-wasm-desktop", "web-wasm-mobile"]
+    assert [p.name for p in profiles] == ["float-web", "web-wasm-desktop", "web-wasm-mobile"]
     assert {p.runtime.version for p in profiles} == {web.VERSION}
 
 

@@ -66,7 +66,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[str]:
-    with serve(site(tmp_path_factory.mktemp("page") / "site", bundle)) as served:
+    folder = tmp_path_factory.mktemp("page")
+    second = _float_model(folder / "float32.onnx")
+    other = packed(folder / "float.edgepack", second, archive.read(bundle).goldens)
+    with serve(site(folder / "site", bundle, other)) as served:
         yield f"{served.url}/"
 
 
@@ -260,6 +263,8 @@ def test_axe_finds_nothing_and_nothing_stands_out_sideways(page: Any, tmp_path: 
     source = Path(axe_playwright_python.__path__[0]) / "axe.min.js"
     page.click("#shelf button >> nth=1")
     settled(page).evaluate("document.getElementById('hood').open = true")
+    page.click("#compare")
+    page.wait_for_selector("#pair:not([hidden])")
     page.evaluate(source.read_text("utf-8"))
     for width, scheme in itertools.product(WIDTHS, ("light", "dark")):
         page.set_viewport_size({"width": width, "height": 800})

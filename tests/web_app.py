@@ -23,7 +23,7 @@ from tests.test_bundle import manifest
 ROOT = Path(__file__).parents[1]
 SAMPLE_APP = ROOT / "sample_apps" / "web"
 RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
-SHELL = {"/", "/style.css", "/app.mjs", "/art.mjs", "/hood.mjs", "/view.mjs"}
+SHELL = {"/", "/style.css", "/app.mjs", "/art.mjs", "/beside.mjs", "/hood.mjs", "/view.mjs"}
 GLUE = {
     f"/edgepack/{name}.mjs"
     for name in ("index", "catalogue", "engine", "facts", "files", "history", "worker")
@@ -82,10 +82,10 @@ def _item_count(model: Path) -> int:
     return int(InferenceSession(model, providers=["CPUExecutionProvider"]).get_outputs()[0].shape[1]) - 1
 
 
-def site(folder: Path, bundle: Path) -> Path:
+def site(folder: Path, bundle: Path, compared: Path | None = None) -> Path:
     """Copy the sample app to `folder` and embed `bundle` into it."""
     shutil.copytree(SAMPLE_APP, folder)
-    embedding.embed(bundle, folder, "web")
+    embedding.embed(bundle, folder, "web", compared_path=compared)
     return folder
 
 

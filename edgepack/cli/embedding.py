@@ -20,20 +20,34 @@ from edgepack.errors import EXIT_WITHIN_BUDGET
 @click.option(
     "--platform", type=click.Choice(["web", "android"]), default="web", show_default=True, help="Kind of app."
 )
+@click.option(
+    "--compare",
+    "compared",
+    type=FILE,
+    help="A second web bundle, say the float model's, that a page loads on demand to show both lists.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
 @click.option("--remove", "removes", is_flag=True, help="Take edgepack's folder out of the app again.")
 @json_option
-def embed(bundle: Path | None, app: Path, platform: str, dry_run: bool, removes: bool, as_json: bool) -> int:
+def embed(
+    bundle: Path | None,
+    app: Path,
+    platform: str,
+    compared: Path | None,
+    dry_run: bool,
+    removes: bool,
+    as_json: bool,
+) -> int:
     """Write a verified BUNDLE into an app, as a typed module that checks itself; run again to update.
 
     Example: edgepack embed out/android-arm64-mid.edgepack --into MyShop --platform android
     """
     from edgepack import embedding
 
-    if (bundle is None) != removes:
-        raise click.UsageError("Give a BUNDLE to embed, or --remove without one.")
+    if (bundle is None) != removes or (removes and compared):
+        raise click.UsageError("Give a BUNDLE to embed, or --remove without any.")
     done = (
-        embedding.embed(bundle, app, platform, dry_run=dry_run)
+        embedding.embed(bundle, app, platform, compared_path=compared, dry_run=dry_run)
         if bundle is not None
         else embedding.remove(app, platform, dry_run=dry_run)
     )

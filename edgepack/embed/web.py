@@ -12,34 +12,47 @@ from edgepack.errors import ToolError
 from edgepack.tools.web import RuntimeFiles
 
 FOLDER = "edgepack"
+_COMPARED = "compared/"
+CATALOGUE = "catalogue.json"
+WORDS = ("vocabulary.json", "goldens.json")
 _SOURCES = Path(__file__).parent / "templates" / "web"
 _RUNTIME = "runtime/"
 _WORKER = "service-worker.js"
 
 
-def files(bundle: Bundle, runtime: RuntimeFiles) -> dict[str, bytes]:
-    """Return the folder's files, relative path -> bytes.
+def files(bundle: Bundle, runtime: RuntimeFiles, compared: Bundle | None = None) -> dict[str, bytes]:
+    """Return the folder's files, relative path -> bytes; `compared` is loaded only when the app asks for it.
 
-    Raises ToolError when the runtime at hand is not the one that the bundle was measured with.
+    Raises ToolError when the runtime at hand is not the one that a bundle was measured with.
     """
-    _must_be_pinned(bundle, runtime)
-    carried = {
-        bundle.manifest.model_file: bundle.model,
-        "vocabulary.json": bundle.members["vocabulary.json"],
-        "goldens.json": bundle.members["goldens.json"],
-        **{name: data for name, data in bundle.members.items() if name == "catalogue.json"},
-        **{_RUNTIME + path.name: path.read_bytes() for path in (runtime.api, runtime.wasm)},
-    }
-    sources = glue(bundle.manifest.contract.query is not None)
+    bundles = (bundle,) if compared is None else (bundle, compared)
+    for one in bundles:
+        _must_be_pinned(one, runtime)
+    own = carried(bundle)
+    if CATALOGUE in bundle.members:
+        own[CATALOGUE] = bundle.members[CATALOGUE]
+    other = {} if compared is None else carried(compared, _COMPARED)
+    ran = {_RUNTIME + path.name: path.read_bytes() for path in (runtime.api, runtime.wasm)}
+    facts = _described(bundle, "", runtime, own | ran)
+    facts["compared"] = compared and _described(compared, _COMPARED, runtime, other | ran)
+    sources = glue(any(one.manifest.contract.query is not None for one in bundles))
     return {
-        **carried,
+        **own,
+        **other,
+        **ran,
         **{_RUNTIME + path.name: path.read_bytes() for path in runtime.licences},
         **{path.name: path.read_bytes() for path in sources},
         _WORKER: _worker(bundle, [path.name for path in sources if path.suffix == ".mjs"]),
         "card.md": bundle.members["card.md"],
-        "facts.mjs": _facts(bundle, runtime, carried),
+        "facts.mjs": _module(facts),
         "package.json": _package(bundle),
     }
+
+
+def carried(bundle: Bundle, below: str = "") -> dict[str, bytes]:
+    """Return the members that a model needs to rank, at their paths `below` the folder."""
+    names = (bundle.manifest.model_file, *WORDS)
+    return {below + name: bundle.members[name] for name in names}
 
 
 def glue(hashing: bool) -> list[Path]:
@@ -68,10 +81,17 @@ def _must_be_pinned(bundle: Bundle, runtime: RuntimeFiles) -> None:
             )
 
 
-def _facts(bundle: Bundle, runtime: RuntimeFiles, carried: dict[str, bytes]) -> bytes:
+def _module(facts: dict[str, Any]) -> bytes:
     """Return the module that everything else is checked against."""
+    heading = "// Written by edgepack embed: what this folder's files must be."
+    return f"{heading}\nexport const facts = {json.dumps(facts, indent=1)};\n".encode()
+
+
+def _described(bundle: Bundle, below: str, runtime: RuntimeFiles, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return what the module's code needs to know of a bundle whose members lie `below` the folder."""
     manifest = bundle.manifest
-    facts: dict[str, Any] = {
+    vocabulary, goldens = (below + name for name in WORDS)
+    return {
         "name": manifest.name,
         "target": manifest.target,
         "format": manifest.artifact.format,
@@ -87,18 +107,18 @@ def _facts(bundle: Bundle, runtime: RuntimeFiles, carried: dict[str, bytes]) -> 
             "api": _RUNTIME + runtime.api.name,
             "wasm": _RUNTIME + runtime.wasm.name,
         },
-        "model": manifest.model_file,
+        "model": below + manifest.model_file,
+        "vocabulary": vocabulary,
+        "goldens": goldens,
         "files": {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-            for name, data in carried.items()
+            for name, data in files.items()
         },
         "limits": [
             {"limit": v.limit, "allowed": v.allowed, "found": v.found, "status": v.status}
             for v in (*manifest.verdicts, *bundle.run.verdicts)
         ],
     }
-    heading = "// Written by edgepack embed: what this folder's files must be."
-    return f"{heading}\nexport const facts = {json.dumps(facts, indent=1)};\n".encode()
 
 
 def _package(bundle: Bundle) -> bytes:

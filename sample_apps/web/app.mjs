@@ -1,3 +1,4 @@
+import { compare, offer } from "./beside.mjs";
 import { describe, showLatency } from "./hood.mjs";
 import { at, card, chip, emptied } from "./view.mjs";
 
@@ -30,7 +31,8 @@ async function show() {
   const turn = ++asked;
   at("list").ariaBusy = "true";
   const query = at("text").value;
-  const ranked = recommender.recommend(history.ids, { query });
+  const picked = history.ids;
+  const ranked = recommender.recommend(picked, { query });
   showPicks(); // while the model works
   const ranking = await ranked;
   if (turn !== asked) return;
@@ -39,7 +41,8 @@ async function show() {
   at("ranked").textContent = `Ranked on this device: ${ranking.inferenceMs.toFixed(1)} ms for the model`;
   latencies.push(ranking);
   showLatency(latencies);
-  const reasons = await recommender.explain(history.ids, ids, { query });
+  compare({ ...ranking, ids: picked, query });
+  const reasons = await recommender.explain(picked, ids, { query });
   if (turn !== asked) return;
   showReasons(reasons);
   at("list").ariaBusy = "false";
@@ -136,7 +139,7 @@ function fail({ code, message }) {
 }
 
 try {
-  const { load, facts, openHistory } = await embedded();
+  const { load, loadCompared, facts, openHistory } = await embedded();
   history = openHistory();
   takesSearch = facts.query !== null;
   recommender = await load({ onProgress: progress });
@@ -147,6 +150,7 @@ try {
   const shown = show();
   showShelf();
   await shown;
+  offer(facts, loadCompared, recommender.catalogue.title);
   await describe(recommender, facts);
 } catch (error) {
   fail(error);

@@ -11,7 +11,7 @@ const WORDS = {
   load_ms: "load time",
 };
 
-function size(bytes) {
+export function size(bytes) {
   if (bytes < 1_000) return `${bytes} B`;
   return bytes < 999_950 ? `${number(bytes / 1e3, 1)} kB` : `${number(bytes / 1e6, 2)} MB`;
 }
@@ -25,7 +25,7 @@ function quantity(limit, value) {
 }
 
 /** The least value that so large a share of the values does not exceed. */
-function quantile(values, share) {
+export function quantile(values, share) {
   return [...values].sort((a, b) => a - b)[Math.ceil(share * values.length) - 1];
 }
 

@@ -32,6 +32,13 @@ export function chip(title, onClick) {
   return item;
 }
 
+/** One place of a plain list; `mark` says what is special about it, "" nothing. */
+export function ranked(title, mark) {
+  const item = made("li", mark === "only here" ? "alone" : "", title);
+  if (mark) item.append(" ", made("span", "mark", mark));
+  return item;
+}
+
 export function card(catalogue, id, onClick) {
   const title = catalogue.title(id);
   const price = spelled(catalogue.price(id), catalogue.currency);

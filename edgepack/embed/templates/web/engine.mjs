@@ -47,8 +47,8 @@ async function started(api, wasm, model) {
 
 /** Start the model that `facts` describes out of the folder's files, by name: ArrayBuffers that were checked. */
 export async function start(facts, bytes) {
-  const vocabulary = asJson(bytes["vocabulary.json"]);
-  const goldens = asJson(bytes["goldens.json"]);
+  const vocabulary = asJson(bytes[facts.vocabulary]);
+  const goldens = asJson(bytes[facts.goldens]);
   const [ort, session] = await started(bytes[facts.runtime.api], bytes[facts.runtime.wasm], bytes[facts.model]);
   const indexOf = new Map(vocabulary.map((id, index) => [id, index]));
   indexOf.delete(vocabulary[0]); // padding is no item

@@ -13,8 +13,8 @@ export class EdgepackError extends Error {
 
 const asHex = (buffer) => Array.from(new Uint8Array(buffer), (b) => b.toString(16).padStart(2, "0")).join("");
 
-async function isIntact(name, bytes) {
-  return asHex(await crypto.subtle.digest("SHA-256", bytes)) === facts.files[name].sha256;
+async function isIntact(bytes, sha256) {
+  return asHex(await crypto.subtle.digest("SHA-256", bytes)) === sha256;
 }
 
 /** The body, which should have so many bytes; of a longer one no more, for it fails its check anyway. */
@@ -69,27 +69,29 @@ async function put(base, files) {
   }
 }
 
-async function checked(name, { base, signal, cache, onBytes, fresh }) {
+async function checked(name, expected, { base, signal, cache, onBytes, fresh }) {
   const url = new URL(name, base).href;
   const kept = await cache?.match(url);
   if (kept) {
     const bytes = await kept.arrayBuffer();
-    if (await isIntact(name, bytes)) {
+    if (await isIntact(bytes, expected.sha256)) {
       onBytes(bytes.byteLength);
       return bytes;
     }
   }
-  const bytes = await fetched(url, facts.files[name].bytes, signal, onBytes);
-  if (!(await isIntact(name, bytes)))
+  const bytes = await fetched(url, expected.bytes, signal, onBytes);
+  if (!(await isIntact(bytes, expected.sha256)))
     throw new EdgepackError("hash-mismatch", `${name} is not the file that was embedded; nothing was run.`);
   fresh.push([url, bytes]);
   return bytes;
 }
 
-/** The bytes of every file by its name, and `keep`, which writes what is new and tells why not, "" when it did. */
-export async function all(base, onProgress, signal) {
-  const names = Object.keys(facts.files);
-  const totalBytes = names.reduce((sum, name) => sum + facts.files[name].bytes, 0);
+/**
+ * The bytes of all `files` of some facts by name, and `keep`, which writes what is new and tells why it could not,
+ * "" when it did.
+ */
+export async function all(files, base, onProgress, signal) {
+  const totalBytes = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
   let loadedBytes = 0;
   let toldBytes = 0;
   const tell = (bytes) => {
@@ -106,7 +108,7 @@ export async function all(base, onProgress, signal) {
     onBytes: tell,
     fresh: [],
   };
-  const wanted = names.map(async (name) => [name, await checked(name, how)]);
+  const wanted = Object.entries(files).map(async ([name, expected]) => [name, await checked(name, expected, how)]);
   const bytes = await Promise.all(wanted).catch((error) => {
     stop.abort();
     throw error;

@@ -98,7 +98,7 @@ export interface Recommender {
   dispose(): Promise<void>;
 }
 
-export type ErrorCode = "hash-mismatch" | "network" | "no-simd";
+export type ErrorCode = "hash-mismatch" | "network" | "no-simd" | "nothing-to-compare";
 
 export class EdgepackError extends Error {
   readonly code: ErrorCode;
@@ -124,7 +124,11 @@ export interface Facts {
   /** How a search text is hashed; null when the model takes none. */
   readonly query: object | null;
   readonly runtime: { readonly name: string; readonly version: string };
+  /** These three are keys of `files`. */
   readonly model: string;
+  readonly vocabulary: string;
+  readonly goldens: string;
+  /** What `load` fetches, by path. */
   readonly files: Readonly<Record<string, { readonly sha256: string; readonly bytes: number }>>;
   readonly limits: readonly Limit[];
 }
@@ -142,11 +146,17 @@ export interface History {
   exportLog(): string;
 }
 
-export const facts: Facts;
+/** `compared`: what `loadCompared` loads; null when `embed` was given one bundle. */
+export const facts: Facts & { readonly compared: Facts | null };
 /** The history under `key`; where the browser keeps nothing, it lasts as long as the page. */
 export function openHistory(key?: string, storage?: Storage): History;
 /** Fetch, check and start everything. Rejects with EdgepackError, or AbortError after `signal`. */
 export function load(options?: LoadOptions): Promise<Recommender>;
-/** Whether every file is kept by this browser, so that `load` needs no network. */
+/**
+ * As `load`, with the model that this one is compared with: fetched now, and run beside this one until it is
+ * disposed of. Rejects with code `nothing-to-compare` where `embed` was given one bundle.
+ */
+export function loadCompared(options?: LoadOptions): Promise<Recommender>;
+/** Whether every file that `load` needs is kept by this browser, so that `load` needs no network. */
 export function isCached(options?: Pick<LoadOptions, "baseUrl">): Promise<boolean>;
 export function clearCache(options?: Pick<LoadOptions, "baseUrl">): Promise<void>;

@@ -40,23 +40,23 @@ function remote() {
   return { ask, end: () => stop(new Error("This recommender was disposed of.")) };
 }
 
-function inWorker() {
+function inWorker(model) {
   const { ask, end } = remote(); // its scripts load while the files do
   const asking = (call) => (...given) => ask(call, given);
   return {
     end,
     async start(bytes) {
-      await ask("start", [facts, bytes]);
+      await ask("start", [model, bytes]);
       const calls = ["recommend", "explain", "selfTest"].map((call) => [call, asking(call)]);
       return { ...Object.fromEntries(calls), dispose: () => ask("dispose", []).then(end) };
     },
   };
 }
 
-function inPage() {
+function inPage(model) {
   const engine = import("./engine.mjs");
   engine.catch(() => {}); // told when it is asked for
-  return { end() {}, start: async (bytes) => (await engine).start(facts, bytes) };
+  return { end() {}, start: async (bytes) => (await engine).start(model, bytes) };
 }
 
 const LONGEST_WAIT_MS = 2000;
@@ -64,39 +64,47 @@ const after = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 const asJson = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
 /** Load the runtime and the model; every byte is checked before it is used. */
-export async function load({
-  baseUrl = import.meta.url,
-  worker = typeof Worker !== "undefined",
-  onProgress = () => {},
-  signal,
-} = {}) {
+export const load = (options) => opened(facts, options);
+
+/** Load the model that this one is compared with, in a runtime of its own; `embed --compare` brings one. */
+export async function loadCompared(options) {
+  if (!facts.compared) throw new EdgepackError("nothing-to-compare", "No second model is embedded here.");
+  return opened(facts.compared, options);
+}
+
+async function opened(
+  model,
+  { baseUrl = import.meta.url, worker = typeof Worker !== "undefined", onProgress = () => {}, signal } = {},
+) {
   if (!WebAssembly.validate(new Uint8Array(SIMD)))
     throw new EdgepackError("no-simd", "This browser's WebAssembly has no SIMD, which the model's runtime needs.");
   signal?.throwIfAborted();
   const base = placed(baseUrl);
-  const place = worker ? inWorker() : inPage();
+  const place = worker ? inWorker(model) : inPage(model);
   try {
-    const { bytes, keep } = await all(base, onProgress, signal);
-    const vocabulary = asJson(bytes["vocabulary.json"]);
+    const { bytes, keep } = await all(model.files, base, onProgress, signal);
+    const vocabulary = asJson(bytes[model.vocabulary]);
     const catalogue = bytes["catalogue.json"] && asJson(bytes["catalogue.json"]);
     const engine = await place.start(bytes);
     signal?.throwIfAborted();
     await dropOlder(base);
-    return recommender(engine, { vocabulary, catalogue, keep, inWorker: worker });
+    const { name, version } = model.runtime;
+    const backend = { name, version, threads: 1, why: WHY_ONE_THREAD, inWorker: worker };
+    return recommender(engine, { vocabulary, catalogue: openCatalogue(vocabulary, catalogue), backend, keep });
   } catch (error) {
     place.end();
     throw error;
   }
 }
 
-function recommender(engine, { vocabulary, catalogue, keep, inWorker }) {
+function recommender(engine, { vocabulary, catalogue, backend, keep }) {
   let answered;
   const first = new Promise((resolve) => (answered = resolve));
   return {
     ...engine,
     items: vocabulary.slice(1),
-    catalogue: openCatalogue(vocabulary, catalogue),
-    backend: { name: facts.runtime.name, version: facts.runtime.version, threads: 1, why: WHY_ONE_THREAD, inWorker },
+    catalogue,
+    backend,
     // Megabytes to write, which the first list does not wait for.
     whyNotKept: Promise.race([first, after(LONGEST_WAIT_MS)]).then(keep),
     async recommend(history, options) {
