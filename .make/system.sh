@@ -3,8 +3,9 @@
 # With the word `test` also what only the tests need: they compile, package and run the Android app without Gradle. A
 # package is known by a program of its, or by the path of a file.
 set -euo pipefail
-declare -A package=([python3.11]=python3.11-venv [gcc]=gcc [node]=nodejs [npm]=npm [chromium]=chromium [adb]=adb)
-[[ ${1:-} != test ]] || package+=([javac]=openjdk-17-jdk-headless [/usr/share/java/junit4.jar]=junit4
+declare -A package=([python3.11]=python3.11-venv [gcc]=gcc [node]=nodejs [npm]=npm [chromium]=chromium [adb]=adb
+  [javac]=openjdk-17-jdk-headless)
+[[ ${1:-} != test ]] || package+=([/usr/share/java/junit4.jar]=junit4
   [aapt2]=aapt [apksigner]=apksigner [enjarify]=enjarify
   [/usr/share/android-framework-res/framework-res.apk]=android-framework-res)
 missing=()

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
-from edgepack.tools import Tell, Tool, adb, arm, web
+from edgepack.tools import Tell, Tool, adb, arm, jdk, web
 
 _FAMILIES = {"arm": arm, "web": web}
 
@@ -28,7 +28,7 @@ _PACKAGES = {
 def all_tools() -> list[Tool]:
     """Return the state of every package and external tool, without changing anything."""
     packages = [_package(name, extra, disables) for name, (extra, disables) in _PACKAGES.items()]
-    return packages + [tool for part in (*_FAMILIES.values(), adb) for tool in part.status()]
+    return packages + [tool for part in (*_FAMILIES.values(), adb, jdk) for tool in part.status()]
 
 
 def fetch_tools(only: str | None, tell: Tell) -> list[Tool]:

@@ -20,7 +20,9 @@ from edgepack.bundle.manifest import Contract, Goldens, PinnedRuntime, RunRecord
 from edgepack.convert import flatbuffer, tflite_edit
 from edgepack.data.query import hashed
 from edgepack.embed import android
+from edgepack.errors import MeasureError, ToolError
 from edgepack.rows import QueryHashing, Rows
+from edgepack.runtimes.android_app import recommend
 from tests.test_bundle import manifest
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,7 @@ LITERT = [
     *(ROOT / "tests/android/fakes/org/tensorflow/lite").glob("*.java"),
     *(ROOT / "tests/android/stubs/org/tensorflow/lite" / f"{name}.java" for name in ("DataType", "Delegate")),
 ]
+FOLDER_ASSETS = ROOT / "edgepack/runtimes/jvm/FolderAssets.java"
 INT8 = ROOT / "tests/data/arm/int8.tflite"
 JARS = [Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest.jar")]
 JVM = ("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8")
@@ -188,7 +191,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiled(classes, core)  # against nothing but the JDK
     engines = [sources / "android" / f"{name}.java" for name in ("Engines", "LiteRtEngine")]
     tests = [path for path in sorted(JAVA.rglob("*.java")) if path.name != "Answers.java"]
-    compiled(classes, [*engines, *LITERT, *tests], classes, *JARS)
+    compiled(classes, [*engines, *LITERT, FOLDER_ASSETS, *tests], classes, *JARS)
     return classes
 
 
@@ -262,6 +265,34 @@ def test_every_recorded_list_comes_back_from_the_embedded_module(
     assert [f[: len(c.top_k)] for f, c in zip(found, cases, strict=False)] == [list(c.top_k) for c in cases]
     shares = [len(set(f) & set(c.top_k)) / K for f, c in zip(found[len(cases) :], random, strict=True)]
     assert len(cases) > 1 and np.mean(shares) >= goldens.RANDOM_OVERLAP
+
+
+def test_a_build_asks_the_embedded_code_for_its_lists(embedded: Embedded) -> None:
+    cases = [case for case in embedded.goldens.cases if not case.query]
+    histories = [list(case.history) for case in cases]
+    fed: list[NDArray[np.int32]] = []
+
+    def score(rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        fed.append(rows)
+        query = embedded.case.query and np.zeros((len(rows), embedded.case.query.length), np.int32)
+        return answers(embedded.case.model)({"history": rows} | ({} if query is None else {"query": query}))
+
+    sources = [embedded.module / android.FACTS, *(embedded.module / android.CORE).iterdir()]
+    lists = recommend(sources, embedded.module / android.ASSETS, histories, K, score, deadline_s=60)
+    (rows,) = fed
+    assert rows.tolist() == [[0] * (LENGTH - len(history)) + history for history in histories]
+    for listed, case in zip(lists, cases, strict=True):
+        assert [item for item, _ in listed][: len(case.top_k)] == list(case.top_k)
+        found = [score for _, score in listed][: len(case.scores)]
+        np.testing.assert_allclose(found, case.scores, rtol=1e-6)
+    with pytest.raises(MeasureError, match="the Android app's code: javac ended with status 1"):
+        recommend(sources[:1], embedded.module, histories, K, score, deadline_s=60)
+
+
+def test_without_a_jdk_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match=r"javac: is not installed\. Install a JDK"):
+        recommend([], tmp_path, [], K, np.zeros_like, deadline_s=60)
 
 
 def test_scores_are_those_of_python(embedded: Embedded, library: Path) -> None:

@@ -13,6 +13,7 @@ from edgepack.rows import QueryHashing
 FOLDER = "edgemodel"
 PLATFORMS = ("android-arm64", "android-armv7")
 ASSETS = "src/main/assets/edgepack/"
+CORE = "src/main/java/edgepack/core"
 FACTS = "src/main/java/edgepack/model/Facts.java"
 # The line that bundles are measured with; its 1.4.0 for Android asks for a newer system than apps do.
 LITERT_VERSION = "1.4.1"

@@ -2,9 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ from edgepack.stages import Place, versions
 from edgepack.stages.figures import file_of
 from edgepack.stages.logs import parity_rows
 from edgepack.store import Kept, source_fingerprint, write_atomic
+from edgepack.tools import jdk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 ROWS = 48
 """Training users whose lists are compared; the first has no history."""
 PLACES = 10
-_APP = "edgepack/index.mjs in Chromium"
 _DEADLINE_S = 600.0
+_Score = Callable[["NDArray[np.int32]"], "NDArray[np.float32]"]
+_Ranked = list[list[tuple[int, float]]]
+"""The items and scores of each history's list."""
 
 
 def certificate(
@@ -46,7 +49,7 @@ def certificate(
     return Certificate(
         reference="the source model that the file was converted from",
         users=ROWS,
-        rows=(*rows, *_of_app(place, split, compressed, bundle)),
+        rows=(*rows, *_of_app(place, split, compressed, made, profile, bundle)),
     )
 
 
@@ -78,57 +81,110 @@ def _of_engine(place: Place, split: Kept, compressed: Kept, made: Kept, engine: 
     return msgspec.json.decode((kept.path / "row.json").read_bytes(), type=ParityRow)
 
 
-def _of_app(place: Place, split: Kept, compressed: Kept, bundle: Bundle) -> Iterator[ParityRow]:
-    """Yield the row of the web module; an Android app's code is run by edgepack's tests, not by a build."""
-    if bundle.manifest.platform != "web-wasm":
+def _of_app(
+    place: Place, split: Kept, compressed: Kept, made: Kept, profile: Profile, bundle: Bundle
+) -> Iterator[ParityRow]:
+    """Yield the row of the code that `embed` writes, where there is an app for the target."""
+    app = next((app for app in _APPS if bundle.manifest.platform in app.platforms), None)
+    if app is None:
         return
     if bundle.manifest.contract.query is not None:
         note = "not measured: it takes text, and these users' searches are kept hashed"
-        yield ParityRow(runtime=_APP, note=note)
+        yield ParityRow(runtime=app.name, note=note)
         return
     inputs = {
         "bundle": bundle.content_hash,
         "reference": compressed.digest,
-        "code": source_fingerprint("embed", "evaluate/agreement.py", "runtimes/web_app.py"),
+        "tools": app.tools(),
+        "code": source_fingerprint("embed", "evaluate/agreement.py", "runtimes"),
     }
 
     def make(folder: Path) -> None:
-        place.tell(f"certificate in {_APP}", 0, 0)
+        place.tell(f"certificate in {app.name}", 0, 0)
         rows = part(parity_rows(place, split), 0, ROWS)
         try:
-            found = _asked(bundle, rows)
+            lists = app.ask(bundle, _histories(rows), lambda fed: _scored(profile, made, fed))
         except (MeasureError, LimitError, ToolError) as error:
-            row = ParityRow(runtime=_APP, note=f"not measured: {error}")
+            row = ParityRow(runtime=app.name, note=f"not measured: {error}")
         else:
-            row = _row(_APP, _reference(place, rows, compressed, bundle.manifest.artifact.format), found)
+            reference = _reference(place, rows, compressed, bundle.manifest.artifact.format)
+            row = _row(app.name, reference, _as_lists(lists))
         write_atomic(folder / "row.json", msgspec.json.encode(row))
 
     kept = place.store.produce("certificate-app", inputs, make)
     yield msgspec.json.decode((kept.path / "row.json").read_bytes(), type=ParityRow)
 
 
-def _asked(bundle: Bundle, rows: Rows) -> "Lists":
-    import numpy as np
+def _histories(rows: Rows) -> list[list[int]]:
+    return [[int(item) for item in row if item] for row in rows["history"]]
 
+
+def _scored(profile: Profile, made: Kept, rows: "NDArray[np.int32]") -> "NDArray[np.float32]":
+    return scores(device_engine(profile), file_of(made)[1], rows, deadline_s=_DEADLINE_S)
+
+
+def _written(files: dict[str, bytes], folder: Path) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _in_chromium(bundle: Bundle, histories: list[list[int]], score: _Score) -> _Ranked:
     from edgepack.embed import web
-    from edgepack.evaluate.agreement import Lists
     from edgepack.runtimes.web_app import recommend
     from edgepack.tools.web import locate_runtime
 
     vocabulary: list[str] = json.loads(bundle.members["vocabulary.json"])
     index = {id: place for place, id in enumerate(vocabulary)}
-    histories = [[vocabulary[item] for item in row if item] for row in rows["history"]]
+    asked = [[vocabulary[item] for item in history] for history in histories]
     with tempfile.TemporaryDirectory(prefix="edgepack-app-") as folder:
-        for name, data in web.files(bundle, locate_runtime()).items():
-            path = Path(folder) / web.FOLDER / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        lists = recommend(Path(folder), histories, PLACES, deadline_s=_DEADLINE_S)
-    found = Lists(
-        np.zeros((len(histories), PLACES), np.int32), np.zeros((len(histories), PLACES), np.float32)
-    )
-    for row, listed in enumerate(lists):
-        found.items[row, : len(listed)] = [index[id] for id, _ in listed]
+        _written(web.files(bundle, locate_runtime()), Path(folder) / web.FOLDER)
+        lists = recommend(Path(folder), asked, PLACES, deadline_s=_DEADLINE_S)
+    return [[(index[id], score) for id, score in listed] for listed in lists]
+
+
+def _on_jvm(bundle: Bundle, histories: list[list[int]], score: _Score) -> _Ranked:
+    from edgepack.embed import android
+    from edgepack.runtimes.android_app import recommend
+
+    with tempfile.TemporaryDirectory(prefix="edgepack-app-") as folder:
+        module = Path(folder)
+        _written(android.files(bundle), module)
+        sources = [module / android.FACTS, *sorted((module / android.CORE).iterdir())]
+        assets = module / android.ASSETS
+        return recommend(sources, assets, histories, PLACES, score, deadline_s=_DEADLINE_S)
+
+
+class _App(NamedTuple):
+    """A kind of app: its code's name, its targets, how it is asked, and what that stands on."""
+
+    name: str
+    platforms: tuple[str, ...]
+    ask: Callable[[Bundle, list[list[int]], _Score], _Ranked]
+    tools: Callable[[], bool]
+
+
+_APPS = (
+    _App("edgepack/index.mjs in Chromium", ("web-wasm",), _in_chromium, lambda: True),
+    _App(
+        "edgepack.core in Java, scores by the target",
+        ("android-arm64", "android-armv7"),
+        _on_jvm,
+        jdk.is_there,
+    ),
+)
+
+
+def _as_lists(ranked: _Ranked) -> "Lists":
+    import numpy as np
+
+    from edgepack.evaluate.agreement import Lists
+
+    shape = (len(ranked), PLACES)
+    found = Lists(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+    for row, listed in enumerate(ranked):
+        found.items[row, : len(listed)] = [item for item, _ in listed]
         found.scores[row, : len(listed)] = [score for _, score in listed]
     return found
 

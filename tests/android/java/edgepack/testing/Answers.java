@@ -8,6 +8,7 @@ import edgepack.core.Options;
 import edgepack.core.Ranking;
 import edgepack.core.Recommender;
 import edgepack.core.Start;
+import edgepack.jvm.FolderAssets;
 import edgepack.model.Facts;
 import java.io.BufferedReader;
 import java.io.IOException;

@@ -1,4 +1,4 @@
-package edgepack.testing;
+package edgepack.jvm;
 
 import edgepack.core.Assets;
 import edgepack.core.EdgepackException;
