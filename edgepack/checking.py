@@ -74,10 +74,10 @@ class _BudgetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def _goldens(bundle: archive.Bundle) -> str:
-    from edgepack.runtimes.engines import Engine, scores
+    from edgepack.runtimes.engines import HOST_ENGINES, Engine, scores
 
     manifest = bundle.manifest
-    name = "ort-web-node" if manifest.platform == "web-wasm" else manifest.runtime.name
+    name = HOST_ENGINES.get(manifest.runtime.name, manifest.runtime.name)
     cases = bundle.goldens
     length, query_length = manifest.contract.history_length, manifest.contract.query_length
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.embed import android, folder, web
 from edgepack.embed.folder import Change
 from edgepack.errors import ConfigError, ToolError
-from edgepack.tools.web import RuntimeFiles, locate_runtime, runtime_bytes
+from edgepack.tools.web_runtimes import locate_runtime, runtime_bytes
 
 PartName = Literal["model", "vocabulary and goldens", "catalogue", "runtime", "glue", "compared model"]
 
@@ -135,18 +135,26 @@ def _compared(path: Path | None, bundle: Bundle, kind: _Kind) -> Bundle | None:
 
 
 def _web(bundle: Bundle, compared: Bundle | None) -> _Content:
-    runtime = locate_runtime()
-    files = web.files(bundle, runtime, compared)
-    return _Content(files, _web_parts(bundle, runtime, files), _on_demand(compared))
+    model = _with_runtime(bundle)
+    other = None if compared is None else _with_runtime(compared)
+    files = web.files(model, other)
+    return _Content(files, _web_parts(model, files), other and _on_demand(model, other))
 
 
-def _on_demand(compared: Bundle | None) -> Part | None:
-    return _fetched("compared model", list(web.carried(compared).values())) if compared is not None else None
+def _with_runtime(bundle: Bundle) -> web.Model:
+    return web.Model(bundle, locate_runtime(bundle.manifest.runtime.name))
 
 
-def _web_parts(bundle: Bundle, runtime: RuntimeFiles, files: dict[str, bytes]) -> tuple[Part, ...]:
+def _on_demand(model: web.Model, other: web.Model) -> Part:
+    there = web.carried(model)
+    fetched = [data for name, data in web.carried(other, web.COMPARED).items() if name not in there]
+    return _fetched("compared model", fetched)
+
+
+def _web_parts(model: web.Model, files: dict[str, bytes]) -> tuple[Part, ...]:
+    bundle, runtime = model
     glue = [name for name in files if name.endswith((".mjs", ".js")) and "/" not in name]
-    carried = runtime_bytes([runtime.api, runtime.wasm])
+    carried = runtime_bytes(runtime.files.values())
     catalogue = [files[web.CATALOGUE]] if web.CATALOGUE in files else []
     return (
         _fetched("model", [files[bundle.manifest.model_file]], bundle.manifest.artifact.brotli_bytes),

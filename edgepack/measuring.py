@@ -15,7 +15,7 @@ from edgepack.store import sha256_of
 from edgepack.tools import Tell
 
 _TFLITE = (".tflite",)
-_SUFFIXES = {"web-wasm": (".onnx", ".ort")}
+_SUFFIXES = {"onnxruntime-web": (".onnx", ".ort")}
 
 
 def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
@@ -25,7 +25,7 @@ def measure_file(model: Path, pattern: str, tell: Tell) -> Measurement:
     target, ConvertError for a file that the target cannot run or that breaks the serving contract.
     """
     profile = named_profiles((pattern,))[0]
-    _check_suffix(model, profile.name, _SUFFIXES.get(profile.platform, _TFLITE))
+    _check_suffix(model, profile.name, _SUFFIXES.get(profile.runtime.name, _TFLITE))
     row = host.full_row(model)
     tell(f"measuring {model.name} on {profile.name}", 0, 0)
     return _with_sizes(measured(model, sha256_of(model), profile, row), model, profile.name)

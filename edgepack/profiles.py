@@ -71,7 +71,7 @@ class Browser(_Checked, frozen=True, kw_only=True):
 class Runtime(_Checked, frozen=True, kw_only=True):
     """The pinned runtime that ships, and that is measured."""
 
-    name: Literal["litert", "tflite-runtime", "onnxruntime-web"]
+    name: Literal["litert", "tflite-runtime", "onnxruntime-web", "litertjs"]
     version: str
 
 

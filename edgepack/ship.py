@@ -30,13 +30,14 @@ from edgepack.runtimes.engines import device_engine, host_engine, scores
 from edgepack.stages import Place
 from edgepack.stages.figures import Proof, artifact_of, prove
 from edgepack.store import Kept, source_fingerprint, write_atomic
+from edgepack.tools.web_runtimes import PACKAGES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _GOLDEN_SEED = 29
-_LICENCES = {"litert": "Apache-2.0", "tflite-runtime": "Apache-2.0", "onnxruntime-web": "MIT"}
+_LICENCES = {"litert": "Apache-2.0", "tflite-runtime": "Apache-2.0"}
 
 
 class Contender(NamedTuple):
@@ -64,10 +65,9 @@ def runtime_files(profile: Profile) -> list[Path]:
     """Return the runtime's files that a user of this target downloads: those of the web, else none."""
     if profile.platform != "web-wasm":
         return []
-    from edgepack.tools import web
+    from edgepack.tools.web_runtimes import locate_runtime
 
-    located = web.locate_runtime()
-    return [located.api, located.wasm]
+    return list(locate_runtime(profile.runtime.name).files.values())
 
 
 def download_bytes(profile: Profile, model_deflate: int, model_brotli: int, vocabulary: bytes) -> int:
@@ -79,7 +79,7 @@ def download_bytes(profile: Profile, model_deflate: int, model_brotli: int, voca
         return model_deflate + len(zlib.compress(vocabulary, 9))
     import brotli
 
-    from edgepack.tools.web import runtime_bytes
+    from edgepack.tools.web_runtimes import runtime_bytes
 
     words = len(brotli.compress(vocabulary, quality=11))
     return model_brotli + words + runtime_bytes(runtime_files(profile))["brotli"]
@@ -320,7 +320,7 @@ def _pinned(profile: Profile) -> PinnedRuntime:
     return PinnedRuntime(
         name=profile.runtime.name,
         version=profile.runtime.version,
-        licence=_LICENCES[profile.runtime.name],
+        licence=_LICENCES.get(profile.runtime.name) or PACKAGES[profile.runtime.name].licence,
         files={path.name: sha256_of(path) for path in runtime_files(profile)},
     )
 

@@ -88,6 +88,7 @@ def test_every_figure_stands_in_the_result_that_is_named():
 def test_it_prints_json_and_loads_no_tensorflow(model):
     printed = CliRunner().invoke(cli, ["advise", str(model), "-t", "web-*", "--json"], standalone_mode=False)
     assert {fit["target"] for fit in json.loads(printed.output)["targets"]} == {
+        "web-litert-mobile",
         "web-wasm-desktop",
         "web-wasm-mobile",
     }

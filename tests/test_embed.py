@@ -18,7 +18,7 @@ from edgepack.cli import cli
 from edgepack.embed import android, folder, web
 from edgepack.errors import BundleError, ConfigError, EdgepackError, LimitError, ToolError
 from edgepack.store import sha256_of
-from edgepack.tools.web import RuntimeFiles
+from edgepack.tools.web_runtimes import RuntimeFiles
 from tests.test_bundle import manifest, write
 
 
@@ -58,8 +58,9 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RuntimeFiles:
     place.mkdir()
     for name in ("api.mjs", "core.wasm", "LICENSE"):
         (place / name).write_text(name)
-    files = RuntimeFiles(place, place / "api.mjs", place / "core.wasm", (place / "LICENSE",))
-    monkeypatch.setattr(embedding, "locate_runtime", lambda: files)
+    parts = {"api": place / "api.mjs", "wasm": place / "core.wasm"}
+    files = RuntimeFiles(place, parts, (place / "LICENSE",))
+    monkeypatch.setattr(embedding, "locate_runtime", lambda name: files)
     monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path / "home"))
     return files
 
@@ -70,7 +71,7 @@ def bundle(tmp_path: Path, runtime: RuntimeFiles, kind: Kind) -> Path:
 
 
 def made(path: Path, kind: Kind, runtime: RuntimeFiles, model: bytes = b"model", **more: bytes) -> Path:
-    pins = {file.name: sha256_of(file) for file in (runtime.api, runtime.wasm)}
+    pins = {file.name: sha256_of(file) for file in runtime.files.values()}
     pinned = PinnedRuntime(name="onnxruntime-web", version="1.30.0", licence="MIT", files=pins)
     name = Path(kind.model).name
     changed = msgspec.structs.replace(
@@ -289,7 +290,7 @@ def test_a_tampered_bundle_is_refused(bundle: Path, app: Path, kind: Kind) -> No
 def test_another_runtime_than_the_measured_one_is_refused(
     bundle: Path, app: Path, runtime: RuntimeFiles
 ) -> None:
-    runtime.wasm.write_text("another version")
+    runtime.files["wasm"].write_text("another version")
     with pytest.raises(
         ToolError, match=r"core\.wasm: has sha256 .* measured with that of onnxruntime-web 1\.30\.0"
     ):

@@ -1,4 +1,4 @@
-"""onnxruntime-web in Node and Chromium against onnxruntime, and what is measured there."""
+"""The web runtimes in Node and Chromium against those of the host, and what is measured there."""
 
 import shutil
 import socket
@@ -16,17 +16,20 @@ from edgepack.errors import ConvertError, LimitError, MeasureError, ToolError
 from edgepack.measure.web import measure
 from edgepack.profiles import load_profiles
 from edgepack.results import Measurement
-from edgepack.runtimes.ort_web import run_chromium, run_node, time_chromium
+from edgepack.runtimes import host
 from edgepack.runtimes.static_server import Served, serve
-from edgepack.tools import web
+from edgepack.runtimes.wasm import run_chromium, run_node, time_chromium
+from edgepack.tools import web, web_runtimes
+from edgepack.tools.web_runtimes import PACKAGES, locate_runtime
 from tests import web_app
 
 ITEMS, WIDTH, LENGTH = 60, 16, 8
+TFLITE, TFLITE_LENGTH = Path(__file__).parent / "data/arm/int8.tflite", 10
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tools() -> web.WebTools:
-    return web_app.tools_or_skip()
+def tools() -> None:
+    web_app.tools_or_skip()
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,28 @@ def test_web_scores_equal_those_of_onnxruntime(
     assert np.abs(scores - expected_scores(artifacts[name], rows)).max() <= tolerance
 
 
+def test_litert_in_a_browser_scores_as_on_the_host_to_the_digit() -> None:
+    rows = np.tile(histories(20), (1, 2))[:, :TFLITE_LENGTH]
+    scores = run_chromium(TFLITE, {"history": rows}, deadline_s=60)
+    assert len(np.unique(scores)) > 50
+    np.testing.assert_array_equal(scores, host.run("litert", TFLITE, {"history": rows}, deadline_s=60))
+
+
+def test_litert_in_a_browser_keeps_nothing_of_a_run() -> None:
+    rows = np.ones((1, TFLITE_LENGTH), np.int32)
+    timed = time_chromium(TFLITE, {"history": rows}, cpu_throttle_rate=1, deadline_s=120)
+    runs = len(timed.timing.samples_ms) * timed.timing.batch_runs
+    assert runs > 500
+    assert timed.timing.peak_memory_bytes == timed.repeated_peak_memory_bytes, "of many runs, and of one"
+
+
+def test_a_file_that_litert_refuses_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model at all")
+    with pytest.raises(MeasureError, match=r"litertjs 2\.5\.3 in Chromium: cannot run broken\.tflite: ."):
+        run_chromium(broken, {"history": histories(1)}, deadline_s=60)
+
+
 def test_rows_that_need_several_writes_come_back_in_order(artifacts: dict[str, Path]) -> None:
     rows = np.tile(histories(100), (400, 1))  # 9.8 MB of scores, written 8 MiB at a time
     scores = run_chromium(artifacts["onnx-float32"], {"history": rows}, deadline_s=60)
@@ -132,6 +157,11 @@ def test_rows_that_need_several_writes_come_back_in_order(artifacts: dict[str, P
 def test_a_history_of_another_length_is_a_signature_error(run: Any, artifacts: dict[str, Path]) -> None:
     with pytest.raises(ConvertError, match=r"input 'history' is int32 \[1,8\]; given is int32 \[1,9\]"):
         run(artifacts["onnx-float32"], {"history": np.ones((1, 9), np.int32)}, deadline_s=60)
+
+
+def test_a_history_of_another_length_is_a_signature_error_in_litert_too() -> None:
+    with pytest.raises(ConvertError, match=r"input 'history' is int32 \[1,10\]; given is int32 \[1,9\]"):
+        run_chromium(TFLITE, {"history": np.ones((1, 9), np.int32)}, deadline_s=60)
 
 
 def test_a_file_that_is_no_model_is_named_with_the_runtimes_own_words(tmp_path: Path) -> None:
@@ -229,16 +259,23 @@ def test_runtime_bytes_add_up_files_that_are_compressed_one_by_one(
     monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path / "home"))
     (tmp_path / "a").write_bytes(b"a" * 1000)
     (tmp_path / "b").write_bytes(bytes(range(256)))
-    sizes = web.runtime_bytes([tmp_path / "a", tmp_path / "b"])
+    sizes = web_runtimes.runtime_bytes([tmp_path / "a", tmp_path / "b"])
     assert sizes["raw"] == 1256
     assert sizes["brotli"] == len(brotli.compress(b"a" * 1000)) + len(brotli.compress(bytes(range(256))))
-    assert web.runtime_bytes([tmp_path / "a", tmp_path / "b"]) == sizes
+    assert web_runtimes.runtime_bytes([tmp_path / "a", tmp_path / "b"]) == sizes
 
 
 def test_web_profiles_pin_the_runtime_that_is_fetched() -> None:
     profiles = [p for p in load_profiles().values() if p.platform == "web-wasm"]
-    assert [p.name for p in profiles] == ["float-web", "web-wasm-desktop", "web-wasm-mobile"]
-    assert {p.runtime.version for p in profiles} == {web.VERSION}
+    assert [p.name for p in profiles] == [
+        "float-web",
+        "web-litert-mobile",
+        "web-wasm-desktop",
+        "web-wasm-mobile",
+    ]
+    assert {(p.runtime.name, p.runtime.version) for p in profiles} == {
+        (name, package.version) for name, package in PACKAGES.items()
+    }
 
 
 def test_missing_tools_are_errors_that_say_how_to_get_them(
@@ -247,25 +284,30 @@ def test_missing_tools_are_errors_that_say_how_to_get_them(
     monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("EDGEPACK_CHROMIUM", raising=False)
-    with pytest.raises(ToolError, match=r"onnxruntime-web .*Run `edgepack setup`"):
-        web.locate_runtime()
+    for name in PACKAGES:
+        with pytest.raises(ToolError, match=rf"{name} .*Run `edgepack setup`"):
+            locate_runtime(name)
     with pytest.raises(ToolError, match="chromium: is not installed"):
         web.locate_chromium()
     by_name = {tool.name: tool.path for tool in web.status()}
     assert by_name["chromium"] is None
-    assert by_name[f"onnxruntime-web {web.VERSION}"] is None
+    assert all(by_name[f"{name} {package.version}"] is None for name, package in PACKAGES.items())
 
 
-def test_an_altered_runtime_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = web.locate_runtime().folder
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_altered_runtime_file_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = locate_runtime(name).folder
     copy = tmp_path / "web" / fetched.name
     shutil.copytree(fetched, copy)
     monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path))
-    assert web.locate_runtime().folder == copy
-    with (copy / web.API_FILE).open("ab") as stream:
+    found = locate_runtime(name)
+    assert found.folder == copy
+    with found.files["api"].open("ab") as stream:
         stream.write(b"//")
     with pytest.raises(ToolError, match="is not the file that was installed"):
-        web.locate_runtime()
+        locate_runtime(name)
 
 
 def test_the_server_takes_results_only_under_the_name_it_was_told(tmp_path: Path) -> None:

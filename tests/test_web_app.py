@@ -13,10 +13,11 @@ from edgepack import embedding
 from edgepack.bundle import archive, goldens
 from edgepack.bundle.manifest import Goldens
 from edgepack.data.read import read
+from edgepack.runtimes import host
 from edgepack.runtimes.static_server import serve
-from edgepack.tools import web
+from edgepack.tools.web_runtimes import PACKAGES
 from tests import web_app
-from tests.test_web import LENGTH, _float_model, _qdq, expected_scores, histories
+from tests.test_web import LENGTH, TFLITE, _float_model, _qdq, expected_scores, histories
 from tests.web_app import (
     GLUE,
     RUNTIME_FILES,
@@ -32,8 +33,8 @@ from tests.web_app import (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tools() -> web.WebTools:
-    return web_app.tools_or_skip()
+def tools() -> None:
+    web_app.tools_or_skip()
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +357,7 @@ def test_the_module_ranks_as_the_contract_says(page: Any, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.onnx", "goldens.json", f"runtime/{web.WASM_FILE}", f"runtime/{web.API_FILE}"]
+    "name", ["model.onnx", "goldens.json", *(f"runtime/{name}" for name in RUNTIME_FILES)]
 )
 def test_a_tampered_file_is_a_visible_error_and_nothing_is_recommended(
     browser: Any, app: Path, name: str
@@ -395,7 +396,9 @@ def test_a_second_model_is_fetched_when_asked_for_and_its_list_stands_beside_the
         page.wait_for_selector("#pair:not([hidden])")
         fetched = {url.removeprefix(f"{served.url}/edgepack/") for url in over_the_network(requests)}
         members = {f"compared/{name}" for name in ("model.onnx", "vocabulary.json", "goldens.json")}
-        assert fetched == members | {"worker.mjs", "engine.mjs"}, "the runtime is there already"
+        assert fetched == members | {
+            f"{name}.mjs" for name in ("worker", "engine", "modules", "ort", "litert")
+        }, "the runtime is there already"
         own, other = listed(page, "#own"), listed(page, "#other")
         assert other == ids(case.top_k)
         assert own == texts(settled(page), "#list button")
@@ -408,6 +411,27 @@ def test_a_second_model_is_fetched_when_asked_for_and_its_list_stands_beside_the
         page.click("#list button >> nth=0")
         page.wait_for_function("() => document.getElementById('beside-note').textContent.includes('2 lists')")
         assert own[0] not in listed(page, "#other")
+        page.context.close()
+
+
+def test_a_tflite_file_runs_in_litert_and_asks_for_no_other_runtime(browser: Any, tmp_path: Path) -> None:
+    rows = goldens.invented_histories(np.ones(web_app.item_count(TFLITE) + 1), 10, 3, 64)
+    scores = host.run("litert", TFLITE, {"history": rows}, deadline_s=60)
+    recorded = goldens.make_goldens(
+        {"history": rows}, scores, k=10, filter_seen=True, largest_difference=1e-9, runtime=""
+    )
+    bundle = packed(tmp_path / "web-litert-mobile.edgepack", TFLITE, recorded)
+    with serve(site(tmp_path / "site", bundle)) as served:
+        page, requests = opened(browser, f"{served.url}/")
+        asked = {url.rpartition("/")[2] for url in over_the_network(requests) if "/runtime/" in url}
+        assert asked == {Path(path).name for path in PACKAGES["litertjs"].files.values()}
+        total = len(recorded.cases)
+        assert page.text_content("#self-test") == f"✓ {total} of {total} recorded lists reproduced"
+        assert texts(page, "#list button")[: len(recorded.cases[0].top_k)] == ids(recorded.cases[0].top_k)
+        for worker in ("true", "false"):
+            load = f"async () => (await import('./edgepack/index.mjs')).load({{ worker: {worker} }})"
+            tested = page.evaluate(f"({load})().then((recommender) => recommender.selfTest())")
+            assert tested == {"same": total, "total": total, "passed": True}
         page.context.close()
 
 

@@ -13,7 +13,7 @@ from edgepack.bundle import archive, goldens
 from edgepack.data.catalogue import Catalogue
 from edgepack.results import Verdict
 from edgepack.runtimes.static_server import serve
-from edgepack.tools import web
+from edgepack.tools.web_runtimes import PACKAGES
 from tests import web_app
 from tests.test_web import LENGTH, _float_model, _qdq, expected_scores, histories
 from tests.web_app import chromium, cleared, opened, packed, settled, site
@@ -24,8 +24,8 @@ WORKS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tools() -> web.WebTools:
-    return web_app.tools_or_skip()
+def tools() -> None:
+    web_app.tools_or_skip()
 
 
 def title(index: int) -> str:
@@ -153,7 +153,10 @@ def test_the_panel_tells_budget_backend_hash_and_latency(page: Any, bundle: Path
     rows = [row.split("\t") for row in texts(page, "#limits tr")]
     assert ["model", "≤ 10 B", "11 B", "over"] in rows
     assert page.locator("#limits tr", has_text="over").locator(".bad").inner_text() == "over"
-    assert f"onnxruntime-web {web.VERSION}, WebAssembly, 1 thread in a worker" in page.inner_text("#backend")
+    assert (
+        f"onnxruntime-web {PACKAGES['onnxruntime-web'].version}, WebAssembly, 1 thread in a worker"
+        in page.inner_text("#backend")
+    )
     sha256 = read.manifest.files[read.manifest.model_file].sha256
     assert f"SHA-256 {sha256[:12]}… verified" in page.inner_text("#file")
     told = f"{read.manifest.name} for {read.manifest.target}, {read.content_hash[:12]}…"

@@ -16,25 +16,40 @@ from edgepack.data.catalogue import Catalogue
 from edgepack.errors import ToolError
 from edgepack.rows import QueryHashing
 from edgepack.runtimes.chromium import FLAGS
+from edgepack.runtimes.wasm import runtime_of
 from edgepack.store import sha256_of
 from edgepack.tools import web
+from edgepack.tools.web_runtimes import PACKAGES, locate_runtime
 from tests.test_bundle import manifest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_APP = ROOT / "sample_apps" / "web"
-RUNTIME_FILES = (web.API_FILE, web.WASM_FILE)
+RUNTIME_FILES = tuple(Path(path).name for path in PACKAGES["onnxruntime-web"].files.values())
 SHELL = {"/", "/style.css", "/app.mjs", "/art.mjs", "/beside.mjs", "/hood.mjs", "/view.mjs"}
 GLUE = {
     f"/edgepack/{name}.mjs"
-    for name in ("index", "catalogue", "engine", "facts", "files", "history", "worker")
+    for name in (
+        "index",
+        "catalogue",
+        "engine",
+        "facts",
+        "files",
+        "history",
+        "litert",
+        "modules",
+        "ort",
+        "worker",
+    )
 }
 
 
-def tools_or_skip() -> web.WebTools:
-    """Return the tools that running in a browser needs; skip the test that asks where one is missing."""
+def tools_or_skip() -> None:
+    """Skip the test that asks where what running in a browser needs is missing."""
     pytest.importorskip("playwright")
     try:
-        return web.locate()
+        web.locate_node(), web.locate_chromium()
+        for name in PACKAGES:
+            locate_runtime(name)
     except ToolError as error:
         pytest.skip(f"web tools: {error}")
 
@@ -50,19 +65,20 @@ def packed(
     from edgepack.runtimes.host import full_row
 
     history = full_row(model)["history"].shape[1]
-    items = _item_count(model)
-    runtime = web.locate_runtime()
+    items = item_count(model)
+    name = runtime_of(model)
+    runtime = locate_runtime(name)
     contract = msgspec.structs.replace(
         manifest().contract, history_length=history, item_count=items, query=query
     )
-    pins = {file.name: sha256_of(file) for file in (runtime.api, runtime.wasm)}
+    pins = {file.name: sha256_of(file) for file in runtime.files.values()}
     changed = msgspec.structs.replace(
         manifest(),
         target="web-wasm-mobile",
         platform="web-wasm",
         model_file=f"model{model.suffix}",
         contract=contract,
-        runtime=PinnedRuntime(name="onnxruntime-web", version=web.VERSION, licence="MIT", files=pins),
+        runtime=PinnedRuntime(name=name, version=PACKAGES[name].version, licence="MIT", files=pins),
     )
     members = {
         f"model{model.suffix}": model.read_bytes(),
@@ -76,10 +92,11 @@ def packed(
     return path
 
 
-def _item_count(model: Path) -> int:
-    from onnxruntime import InferenceSession
+def item_count(model: Path) -> int:
+    """Return V: a model scores its V items and padding."""
+    from edgepack.runtimes.host import engine_for, full_row, run
 
-    return int(InferenceSession(model, providers=["CPUExecutionProvider"]).get_outputs()[0].shape[1]) - 1
+    return run(engine_for(model), model, full_row(model), deadline_s=60).shape[1] - 1
 
 
 def site(folder: Path, bundle: Path, compared: Path | None = None) -> Path:

@@ -3,44 +3,53 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from edgepack.bundle.archive import Bundle
 from edgepack.errors import ToolError
-from edgepack.tools.web import RuntimeFiles
+from edgepack.tools.web_runtimes import RuntimeFiles
 
 FOLDER = "edgepack"
-_COMPARED = "compared/"
+COMPARED = "compared/"
 CATALOGUE = "catalogue.json"
 WORDS = ("vocabulary.json", "goldens.json")
 _SOURCES = Path(__file__).parent / "templates" / "web"
 _RUNTIME = "runtime/"
 _WORKER = "service-worker.js"
+_RUNTIMES = Path(__file__).parents[1] / "runtimes" / "web"
+_RUNTIME_MODULES = ("litert.mjs", "modules.mjs", "ort.mjs")
 
 
-def files(bundle: Bundle, runtime: RuntimeFiles, compared: Bundle | None = None) -> dict[str, bytes]:
+class Model(NamedTuple):
+    """A bundle, and the runtime that it was measured in."""
+
+    bundle: Bundle
+    runtime: RuntimeFiles
+
+
+def files(model: Model, compared: Model | None = None) -> dict[str, bytes]:
     """Return the folder's files, relative path -> bytes; `compared` is loaded only when the app asks for it.
 
     Raises ToolError when the runtime at hand is not the one that a bundle was measured with.
     """
-    bundles = (bundle,) if compared is None else (bundle, compared)
-    for one in bundles:
-        _must_be_pinned(one, runtime)
-    own = carried(bundle)
+    bundle = model.bundle
+    models = (model,) if compared is None else (model, compared)
+    for one in models:
+        _must_be_pinned(one)
+    own = carried(model)
     if CATALOGUE in bundle.members:
         own[CATALOGUE] = bundle.members[CATALOGUE]
-    other = {} if compared is None else carried(compared, _COMPARED)
-    ran = {_RUNTIME + path.name: path.read_bytes() for path in (runtime.api, runtime.wasm)}
-    facts = _described(bundle, "", runtime, own | ran)
-    facts["compared"] = compared and _described(compared, _COMPARED, runtime, other | ran)
-    sources = glue(any(one.manifest.contract.query is not None for one in bundles))
+    other = {} if compared is None else carried(compared, COMPARED)
+    facts = _described(model, own)
+    facts["compared"] = compared and _described(compared, other, COMPARED)
+    sources = glue(any(one.bundle.manifest.contract.query is not None for one in models))
+    licences = {path.name: path.read_bytes() for one in models for path in one.runtime.licences}
     return {
         **own,
         **other,
-        **ran,
-        **{_RUNTIME + path.name: path.read_bytes() for path in runtime.licences},
+        **{_RUNTIME + name: data for name, data in licences.items()},
         **{path.name: path.read_bytes() for path in sources},
         _WORKER: _worker(bundle, [path.name for path in sources if path.suffix == ".mjs"]),
         "card.md": bundle.members["card.md"],
@@ -49,16 +58,21 @@ def files(bundle: Bundle, runtime: RuntimeFiles, compared: Bundle | None = None)
     }
 
 
-def carried(bundle: Bundle, below: str = "") -> dict[str, bytes]:
-    """Return the members that a model needs to rank, at their paths `below` the folder."""
+def carried(model: Model, below: str = "") -> dict[str, bytes]:
+    """Return what a model needs to rank: its members, at their paths `below` the folder, and its runtime."""
+    bundle, runtime = model
     names = (bundle.manifest.model_file, *WORDS)
-    return {below + name: bundle.members[name] for name in names}
+    return {
+        **{below + name: bundle.members[name] for name in names},
+        **{_RUNTIME + path.name: path.read_bytes() for path in runtime.files.values()},
+    }
 
 
 def glue(hashing: bool) -> list[Path]:
     """Return the sources that are copied as they are; `query.mjs` only for a model that takes a search."""
     left_out = {_WORKER} if hashing else {_WORKER, "query.mjs"}
-    return [path for path in sorted(_SOURCES.iterdir()) if path.name not in left_out]
+    modules = [_RUNTIMES / name for name in _RUNTIME_MODULES]
+    return [path for path in (*sorted(_SOURCES.iterdir()), *modules) if path.name not in left_out]
 
 
 def _worker(bundle: Bundle, modules: list[str]) -> bytes:
@@ -68,9 +82,9 @@ def _worker(bundle: Bundle, modules: list[str]) -> bytes:
     return heading.encode() + (_SOURCES / _WORKER).read_bytes()
 
 
-def _must_be_pinned(bundle: Bundle, runtime: RuntimeFiles) -> None:
-    pinned = bundle.manifest.runtime
-    for path in (runtime.api, runtime.wasm):
+def _must_be_pinned(model: Model) -> None:
+    pinned = model.bundle.manifest.runtime
+    for path in model.runtime.files.values():
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if pinned.files.get(path.name) != found:
             raise ToolError(
@@ -87,8 +101,9 @@ def _module(facts: dict[str, Any]) -> bytes:
     return f"{heading}\nexport const facts = {json.dumps(facts, indent=1)};\n".encode()
 
 
-def _described(bundle: Bundle, below: str, runtime: RuntimeFiles, files: dict[str, bytes]) -> dict[str, Any]:
-    """Return what the module's code needs to know of a bundle whose members lie `below` the folder."""
+def _described(model: Model, files: dict[str, bytes], below: str = "") -> dict[str, Any]:
+    """Return what the module's code needs to know of a model whose members lie `below` the folder."""
+    bundle, runtime = model
     manifest = bundle.manifest
     vocabulary, goldens = (below + name for name in WORDS)
     return {
@@ -104,8 +119,7 @@ def _described(bundle: Bundle, below: str, runtime: RuntimeFiles, files: dict[st
         "runtime": {
             "name": manifest.runtime.name,
             "version": manifest.runtime.version,
-            "api": _RUNTIME + runtime.api.name,
-            "wasm": _RUNTIME + runtime.wasm.name,
+            "files": {part: _RUNTIME + path.name for part, path in runtime.files.items()},
         },
         "model": below + manifest.model_file,
         "vocabulary": vocabulary,

@@ -7,8 +7,7 @@ import msgspec
 from edgepack.measure.samples import Quantile, quantile
 from edgepack.profiles import Browser, Profile
 from edgepack.results import Measurement, Number, Provenance
-from edgepack.runtimes.ort_web import ChromiumTiming, Inputs, Timing, time_chromium, time_node
-from edgepack.tools.web import VERSION
+from edgepack.runtimes.wasm import ChromiumTiming, Inputs, Timing, runtime_of, time_chromium, time_node
 
 DEADLINE_S = 180.0
 
@@ -16,7 +15,9 @@ DEADLINE_S = 180.0
 def measure(
     artifact: Path, sha256: str, profile: Profile, inputs: Inputs, *, deadline_s: float = DEADLINE_S
 ) -> Measurement:
-    """Time `artifact` on the main thread of headless Chromium and in Node; `sha256` is the artifact's.
+    """Time `artifact` on the main thread of headless Chromium; `sha256` is the artifact's.
+
+    What runs in onnxruntime-web is timed in Node as well.
 
     `inputs` maps each input's name to int32 [N, width]; the runs go round their rows. Chromium is slowed
     down by the profile's `browser.cpu_throttle_rate`. That is a duty cycle, so a latency is the median or
@@ -26,17 +27,18 @@ def measure(
     """
     rate = (profile.browser or Browser()).cpu_throttle_rate
     chromium = time_chromium(artifact, inputs, cpu_throttle_rate=rate, deadline_s=deadline_s)
-    node = time_node(artifact, inputs, deadline_s=deadline_s)
-    numbers = (*_chromium_numbers(chromium, rate), *_node_numbers(node))
-    return Measurement(target=profile.name, artifact_sha256=sha256, numbers=numbers)
+    runtime = f"{profile.runtime.name} {profile.runtime.version}"
+    numbers = _chromium_numbers(chromium, rate, runtime)
+    if runtime_of(artifact) == "onnxruntime-web":
+        numbers += _node_numbers(time_node(artifact, inputs, deadline_s=deadline_s), runtime)
+    return Measurement(target=profile.name, artifact_sha256=sha256, numbers=tuple(numbers))
 
 
-def _chromium_numbers(measured: ChromiumTiming, rate: float) -> list[Number]:
+def _chromium_numbers(measured: ChromiumTiming, rate: float, runtime: str) -> list[Number]:
     timing = measured.timing
     provenance: Provenance = "measured" if rate == 1 else "emulated"
     source = (
-        f"Chromium {measured.chromium_version}, onnxruntime-web {VERSION}, 1 thread, main thread, "
-        f"CPU throttled {rate:g}x"
+        f"Chromium {measured.chromium_version}, {runtime}, 1 thread, main thread, CPU throttled {rate:g}x"
     )
     sampling = f"{source}; {len(timing.samples_ms)} samples of {timing.batch_runs} runs"
     samples = timing.samples_ms
@@ -75,9 +77,9 @@ def _benchmarks(timing: Timing, provenance: Provenance) -> list[Number]:
     return numbers
 
 
-def _node_numbers(timing: Timing) -> list[Number]:
+def _node_numbers(timing: Timing, runtime: str) -> list[Number]:
     sampling = f"{len(timing.samples_ms)} samples of {timing.batch_runs} runs"
-    source = f"Node, onnxruntime-web {VERSION}, 1 thread; {sampling}"
+    source = f"Node, {runtime}, 1 thread; {sampling}"
     return [
         _latency("node_latency_p50_ms", quantile(timing.samples_ms, 50), "measured", source),
         _wall_clock("node_cpu_ms", timing.cpu_ms, "measured", f"{source}; CPU time per run"),

@@ -14,6 +14,10 @@ from edgepack.rows import Rows, named, part, row_count
 CHUNK_ROWS = 1_024
 """Rows run by one process: their scores pass through a file, so a large catalogue stays affordable."""
 
+HOST_ENGINES = {"onnxruntime-web": "ort-web-node", "litertjs": "litert"}
+"""What runs a web runtime's models on this machine: the same code in Node; LiteRT.js needs a browser."""
+_IN_CHROMIUM = {"onnxruntime-web": "ort-web-chromium", "litertjs": "litert-web-chromium"}
+
 
 class Engine(NamedTuple):
     """A runtime on a machine: `emulation` names the core when it is not this one."""
@@ -47,15 +51,13 @@ def score_chunks(
 
 def host_engine(profile: Profile) -> Engine:
     """Return the engine on this machine that runs the target's runtime: same code, this CPU."""
-    if profile.platform == "web-wasm":
-        return Engine("ort-web-node")
-    return Engine(profile.runtime.name)
+    return Engine(HOST_ENGINES.get(profile.runtime.name, profile.runtime.name))
 
 
 def device_engine(profile: Profile) -> Engine:
     """Return the engine that is the target itself: emulated, or a real browser."""
     if profile.platform == "web-wasm":
-        return Engine("ort-web-chromium")
+        return Engine(_IN_CHROMIUM[profile.runtime.name])
     return Engine(f"{profile.runtime.name}-{profile.platform.partition('-')[2]}", profile.emulation)
 
 
@@ -66,9 +68,9 @@ def _host(engine: Engine, artifact: Path, rows: Rows, deadline_s: float) -> NDAr
 
 
 def _web(engine: Engine, artifact: Path, rows: Rows, deadline_s: float) -> NDArray[np.float32]:
-    from edgepack.runtimes import ort_web
+    from edgepack.runtimes import wasm
 
-    run = ort_web.run_node if engine.name == "ort-web-node" else ort_web.run_chromium
+    run = wasm.run_node if engine.name == "ort-web-node" else wasm.run_chromium
     return run(artifact, rows, deadline_s=deadline_s)
 
 
@@ -100,6 +102,7 @@ _RUN = {
     "onnxruntime": _host,
     "ort-web-node": _web,
     "ort-web-chromium": _web,
+    "litert-web-chromium": _web,
     "litert-arm64": _arm64,
     "tflite-runtime-armv7": _armv7,
 }

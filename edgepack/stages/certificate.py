@@ -133,13 +133,14 @@ def _written(files: dict[str, bytes], folder: Path) -> None:
 def _in_chromium(bundle: Bundle, histories: list[list[int]], score: _Score) -> _Ranked:
     from edgepack.embed import web
     from edgepack.runtimes.web_app import recommend
-    from edgepack.tools.web import locate_runtime
+    from edgepack.tools.web_runtimes import locate_runtime
 
     vocabulary: list[str] = json.loads(bundle.members["vocabulary.json"])
     index = {id: place for place, id in enumerate(vocabulary)}
     asked = [[vocabulary[item] for item in history] for history in histories]
     with tempfile.TemporaryDirectory(prefix="edgepack-app-") as folder:
-        _written(web.files(bundle, locate_runtime()), Path(folder) / web.FOLDER)
+        runtime = locate_runtime(bundle.manifest.runtime.name)
+        _written(web.files(web.Model(bundle, runtime)), Path(folder) / web.FOLDER)
         lists = recommend(Path(folder), asked, PLACES, deadline_s=_DEADLINE_S)
     return [[(index[id], score) for id, score in listed] for listed in lists]
 

@@ -27,7 +27,7 @@ from edgepack.evaluate.paired import drop
 from edgepack.evaluate.ranking import evaluate, overlap
 from edgepack.profiles import load_profiles
 from edgepack.runtimes.engines import Engine, score_chunks
-from edgepack.runtimes.ort_web import time_chromium
+from edgepack.runtimes.wasm import time_chromium
 from edgepack.stages import Place, artifacts, compression, configured, figures, logs, models, versions
 from edgepack.store import Kept, Store, sha256_of, source_fingerprint, write_atomic
 from tests.proofs.dataset import HERE, ROOT, commit

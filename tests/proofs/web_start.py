@@ -15,7 +15,7 @@ from typing import Any
 from edgepack import embedding
 from edgepack.bundle import archive
 from edgepack.runtimes.static_server import serve
-from edgepack.tools.web import API_FILE, WASM_FILE
+from edgepack.tools.web_runtimes import PACKAGES
 from tests.web_app import SAMPLE_APP, chromium
 
 RESULT = Path(__file__).parent / "results" / "web-start.md"
@@ -100,7 +100,8 @@ def _write_pages(app: Path, bundle: archive.Bundle) -> None:
     feeds = f"{{ history: zeros({contract.history_length}) }}"
     if contract.query is not None:
         feeds = f"{{ history: zeros({contract.history_length}), query: zeros({contract.query.length}) }}"
-    session = _SESSION.replace("API", API_FILE).replace("WASM", WASM_FILE).replace("FEEDS", feeds)
+    api, wasm = (Path(path).name for path in PACKAGES["onnxruntime-web"].files.values())
+    session = _SESSION.replace("API", api).replace("WASM", wasm).replace("FEEDS", feeds)
     session = session.replace("MODEL", bundle.manifest.model_file)
     (app / "bare-worker.mjs").write_text(_IN_WORKER.replace("SESSION", session))
     pages = {

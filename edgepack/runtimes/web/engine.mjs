@@ -1,10 +1,13 @@
-// Runs and times an artifact under onnxruntime-web, the same way in Node and in a page.
-// A job: {mode, model, api, wasm, inputs: {name: {file, rows, width}}, scores}; `host` brings the I/O.
+// Runs and times an artifact under the runtime that ships, the same way in Node and in a page.
+// A job: {mode, runtime, model, files: {part: path}, inputs: {name: {file, width}}, rows, scores}; `host` brings the I/O.
 
-const OPTIONS = { executionProviders: ["wasm"] };
-// An int32 identity graph: creating its session compiles and starts the runtime, and nothing else.
-const IDENTITY =
-  "CAc6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgGEgQKAggBYg8KAXkSCgoICAYSBAoCCAFCBAoAEA0=";
+const RUNTIMES = { "onnxruntime-web": "./ort.mjs", litertjs: "./litert.mjs" };
+const CODE = ["api", "loader"]; // the other files are data
+// An int32 identity graph: opening it compiles and starts onnxruntime, and nothing else; LiteRT.js starts at once.
+const IDENTITY = {
+  "onnxruntime-web":
+    "CAc6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgGEgQKAggBYg8KAXkSCgoICAYSBAoCCAFCBAoAEA0=",
+};
 const BATCH_MS = 12; // at least this much work per sample: throttling is a duty cycle
 const WARM_UP_MS = 300;
 const SAMPLES = 60;
@@ -12,7 +15,7 @@ const SAMPLING_MS = 4000;
 const FEWEST_SAMPLES = 15;
 const WRITE_BYTES = 8 << 20;
 
-// The heap is created through this constructor and never shrinks, so its last size is its peak.
+// onnxruntime's heap is created through this constructor and never shrinks, so its last size is its peak.
 const memories = [];
 const NativeMemory = WebAssembly.Memory;
 WebAssembly.Memory = class extends NativeMemory {
@@ -27,37 +30,39 @@ export class SignatureError extends Error {}
 
 async function startRuntime(job, host) {
   const started = performance.now();
-  const ort = await import(job.api);
-  ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = await host.read(job.wasm);
-  const bytes = Uint8Array.from(atob(IDENTITY), (c) => c.charCodeAt(0));
-  await (await ort.InferenceSession.create(bytes, OPTIONS)).release();
-  return [ort, performance.now() - started];
+  const { start } = await import(RUNTIMES[job.runtime]);
+  const files = {};
+  for (const [part, path] of Object.entries(job.files))
+    files[part] = await (CODE.includes(part) ? host.code(path) : host.read(path));
+  const runtime = await start(files);
+  const identity = IDENTITY[job.runtime];
+  if (identity) await (await runtime.open(Uint8Array.from(atob(identity), (c) => c.charCodeAt(0)))).release();
+  return [runtime, performance.now() - started];
 }
 
-async function openModel(ort, job, host) {
+async function openModel(runtime, job, host) {
   const started = performance.now();
-  const session = await ort.InferenceSession.create(new Uint8Array(await host.read(job.model)), OPTIONS);
+  const model = await runtime.open(await host.read(job.model));
   const elapsed = performance.now() - started;
-  checkSignature(session, job);
-  return [session, elapsed];
+  checkSignature(model, job);
+  return [model, elapsed];
 }
 
-function checkSignature(session, job) {
-  for (const { name, type, shape } of session.inputMetadata) {
+function checkSignature(model, job) {
+  for (const { name, type, shape } of model.inputs) {
     const given = job.inputs[name];
     if (!given) throw new SignatureError(`its input '${name}' is none of ${Object.keys(job.inputs)}`);
     if (type !== "int32" || shape.length !== 2 || shape[0] !== 1 || shape[1] !== given.width)
       throw new SignatureError(`its input '${name}' is ${type} [${shape}]; given is int32 [1,${given.width}]`);
   }
-  const scores = session.outputMetadata.find(({ name }) => name === "scores");
-  if (!scores) throw new SignatureError(`its outputs are '${session.outputNames}', none is 'scores'`);
+  const scores = model.outputs.find(({ name }) => name === "scores");
+  if (!scores) throw new SignatureError(`its outputs are '${model.outputs.map(({ name }) => name)}', none is 'scores'`);
   if (scores.type !== "float32") throw new SignatureError(`its output 'scores' is ${scores.type}`);
 }
 
-async function readInputs(session, job, host) {
+async function readInputs(model, job, host) {
   const inputs = [];
-  for (const name of session.inputNames) {
+  for (const { name } of model.inputs) {
     const { file, width } = job.inputs[name];
     inputs.push({ name, width, data: new Int32Array(await host.read(file)) });
   }
@@ -65,11 +70,10 @@ async function readInputs(session, job, host) {
 }
 
 // One recommendation as an app makes it: tensors made, graph run, scores read back.
-async function runRow(ort, session, inputs, row) {
-  const feeds = {};
-  for (const { name, width, data } of inputs)
-    feeds[name] = new ort.Tensor("int32", data.slice(row * width, (row + 1) * width), [1, width]);
-  return (await session.run(feeds)).scores.data;
+function runRow(model, inputs, row) {
+  const rows = {};
+  for (const { name, width, data } of inputs) rows[name] = data.slice(row * width, (row + 1) * width);
+  return model.run(rows);
 }
 
 async function runAll(run, rows, job, host) {
@@ -128,12 +132,13 @@ export function benchmark() {
 /** Do a job; the answer is {error, kind} when the artifact cannot be run. */
 export async function perform(job, host) {
   try {
-    const [ort, runtime_load_ms] = await startRuntime(job, host);
-    const [session, load_ms] = await openModel(ort, job, host);
-    const inputs = await readInputs(session, job, host);
-    const run = (row) => runRow(ort, session, inputs, row);
+    const [runtime, runtime_load_ms] = await startRuntime(job, host);
+    const [model, load_ms] = await openModel(runtime, job, host);
+    const inputs = await readInputs(model, job, host);
+    const run = (row) => runRow(model, inputs, row);
     const did = job.mode === "time" ? await timeRuns(run, job.rows, host) : await runAll(run, job.rows, job, host);
-    return { ...did, runtime_load_ms, load_ms, peak_memory_bytes: heapBytes() };
+    const peak_memory_bytes = heapBytes() + (runtime.heapBytes?.() ?? 0);
+    return { ...did, runtime_load_ms, load_ms, peak_memory_bytes };
   } catch (error) {
     return { error: String(error?.message ?? error), kind: error instanceof SignatureError ? "signature" : "run" };
   }

@@ -1,5 +1,8 @@
 // The model where it runs, in a worker or in the page: item ids in, ranked ids out.
+import * as litertjs from "./litert.mjs";
+import * as ort from "./ort.mjs";
 
+const RUNTIMES = { "onnxruntime-web": ort, litertjs };
 const LEAST_AGREEMENT = 0.99; // of the lists that sit too close to a tie to be equal everywhere
 const MOST_REASONS = 12; // one inference each
 
@@ -35,21 +38,17 @@ function leftAligned(ids, length) {
 
 const overlap = (found, expected) => expected.filter((index) => found.includes(index)).length / expected.length;
 
-async function started(api, wasm, model) {
-  // From checked bytes: the runtime asks the network for nothing by itself.
-  const url = URL.createObjectURL(new Blob([api], { type: "text/javascript" }));
-  const ort = await import(/* webpackIgnore: true */ /* @vite-ignore */ url);
-  URL.revokeObjectURL(url);
-  ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = wasm;
-  return [ort, await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] })];
+async function opened({ runtime, model }, bytes) {
+  const files = Object.entries(runtime.files).map(([part, name]) => [part, bytes[name]]);
+  const started = await RUNTIMES[runtime.name].start(Object.fromEntries(files));
+  return started.open(bytes[model]);
 }
 
 /** Start the model that `facts` describes out of the folder's files, by name: ArrayBuffers that were checked. */
 export async function start(facts, bytes) {
   const vocabulary = asJson(bytes[facts.vocabulary]);
   const goldens = asJson(bytes[facts.goldens]);
-  const [ort, session] = await started(bytes[facts.runtime.api], bytes[facts.runtime.wasm], bytes[facts.model]);
+  const model = await opened(facts, bytes);
   const indexOf = new Map(vocabulary.map((id, index) => [id, index]));
   indexOf.delete(vocabulary[0]); // padding is no item
   const known = (ids) => ids.map((id) => indexOf.get(id)).filter((index) => index !== undefined);
@@ -57,21 +56,16 @@ export async function start(facts, bytes) {
   const { hashQuery } = facts.query ? await import("./query.mjs") : {};
   const hashed = (query) => (facts.query ? hashQuery(query, facts.query) : []);
 
-  // A session runs one inference at a time, and a shopper may be faster.
+  // A model runs one inference at a time, and a shopper may be faster.
   let last = Promise.resolve();
   const inTurn = (work) => (last = last.catch(() => {}).then(work));
 
   const scored = (history, queryIds) =>
     inTurn(async () => {
-      const width = facts.historyLength;
-      const feeds = { history: new ort.Tensor("int32", rightAligned(history, width), [1, width]) };
-      if (facts.query) {
-        const row = leftAligned(queryIds, facts.query.length);
-        feeds.query = new ort.Tensor("int32", row, [1, facts.query.length]);
-      }
+      const rows = { history: rightAligned(history, facts.historyLength) };
+      if (facts.query) rows.query = leftAligned(queryIds, facts.query.length);
       const begun = performance.now();
-      const { scores } = await session.run(feeds);
-      return { scores: scores.data, inferenceMs: performance.now() - begun };
+      return { scores: await model.run(rows), inferenceMs: performance.now() - begun };
     });
 
   async function ranked(history, { k = goldens.k, exclude = [], queryIds }) {
@@ -119,5 +113,5 @@ export async function start(facts, bytes) {
     return { same, total, passed: same === total && (shares.length === 0 || agreement >= LEAST_AGREEMENT) };
   }
 
-  return { recommend, explain, selfTest, dispose: () => inTurn(() => session.release()) };
+  return { recommend, explain, selfTest, dispose: () => inTurn(() => model.release()) };
 }

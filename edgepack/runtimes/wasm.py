@@ -1,6 +1,7 @@
-"""onnxruntime-web in Node and in headless Chromium: one thread, WebAssembly only, batch 1.
+"""The web runtimes in headless Chromium, and onnxruntime-web in Node: one thread, WebAssembly only, batch 1.
 
-Both run `.onnx` and `.ort` files, with the two runtime files that also ship.
+onnxruntime-web runs `.onnx` and `.ort` files, LiteRT.js `.tflite` ones, with the runtime files that also ship
+and the code that `embed` writes around them.
 """
 
 import json
@@ -20,10 +21,17 @@ from numpy.typing import NDArray
 from edgepack import proc
 from edgepack.errors import ConvertError, LimitError, MeasureError
 from edgepack.tools import web
+from edgepack.tools.web_runtimes import PACKAGES, locate_runtime
 
 Inputs = Mapping[str, NDArray[np.int32]]
 _LONGEST_BASE = 35
 _JAVASCRIPT = Path(__file__).parent / "web"
+_MODULES = ("engine.mjs", "modules.mjs", "ort.mjs", "litert.mjs")
+
+
+def runtime_of(artifact: Path) -> str:
+    """Return the name of the runtime that runs a file of this suffix, a key of PACKAGES."""
+    return "litertjs" if artifact.suffix == ".tflite" else "onnxruntime-web"
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,25 +64,26 @@ class ChromiumTiming(msgspec.Struct, frozen=True, kw_only=True):
 def run_node(artifact: Path, inputs: Inputs, *, deadline_s: float) -> NDArray[np.float32]:
     """Run every row of `inputs` (name -> int32 [N, width]) in one Node process; scores float32 [N, V+1].
 
-    Raises ConvertError when the artifact's signature is another, MeasureError when it cannot be run,
-    ToolError when Node or onnxruntime-web is missing, LimitError when `deadline_s` passes.
+    LiteRT.js is for browsers, so no `.tflite`. Raises ConvertError when the artifact's signature is another,
+    MeasureError when it cannot be run, ToolError when Node or the runtime is missing, LimitError when
+    `deadline_s` passes.
     """
     with _workplace(artifact, inputs) as folder:
-        answer = _in_node(artifact, folder, _job(inputs, "run", base=folder), deadline_s)
+        answer = _in_node(artifact, folder, _job(artifact, inputs, "run", base=folder), deadline_s)
         return _scores(folder, answer)
 
 
 def run_chromium(artifact: Path, inputs: Inputs, *, deadline_s: float) -> NDArray[np.float32]:
     """Run every row of `inputs` in one page of headless Chromium; as `run_node` otherwise."""
     with _workplace(artifact, inputs) as folder:
-        answers = _in_chromium(artifact, folder, [_job(inputs, "run")], deadline_s)
+        answers = _in_chromium(artifact, folder, [_job(artifact, inputs, "run")], deadline_s)
         return _scores(folder, answers["jobs"][0])
 
 
 def time_node(artifact: Path, inputs: Inputs, *, deadline_s: float) -> Timing:
     """Time the artifact in Node, going round the rows of `inputs`; raises as `run_node`."""
     with _workplace(artifact, inputs) as folder:
-        answer = _in_node(artifact, folder, _job(inputs, "time", base=folder), deadline_s)
+        answer = _in_node(artifact, folder, _job(artifact, inputs, "time", base=folder), deadline_s)
         return msgspec.convert(answer, Timing)
 
 
@@ -87,11 +96,12 @@ def time_chromium(
     Raises as `run_node`, and ToolError when Chromium is missing.
     """
     with _workplace(artifact, inputs) as folder:
-        jobs = [_job(inputs, "time", cpu_throttle_rate=cpu_throttle_rate), _job(inputs, "run")]
+        timed = _job(artifact, inputs, "time", cpu_throttle_rate=cpu_throttle_rate)
+        jobs = [timed, _job(artifact, inputs, "run")]
         answers = _in_chromium(artifact, folder, jobs, deadline_s)
-    timed, repeated = answers["jobs"]
+    first, repeated = answers["jobs"]
     return ChromiumTiming(
-        timing=msgspec.convert(timed, Timing),
+        timing=msgspec.convert(first, Timing),
         repeated_peak_memory_bytes=repeated["peak_memory_bytes"],
         chromium_version=answers["version"],
     )
@@ -100,13 +110,14 @@ def time_chromium(
 @contextmanager
 def _workplace(artifact: Path, inputs: Inputs) -> Iterator[Path]:
     """A folder that is both the web root and the place of all files, gone afterwards."""
-    runtime = web.locate_runtime()
+    runtime = locate_runtime(runtime_of(artifact))
     # Chromium puts a socket below this folder, and a socket's path has at most 107 characters.
     usual = tempfile.gettempdir()
     base = usual if len(usual) <= _LONGEST_BASE else "/tmp"  # noqa: S108
     folder = Path(tempfile.mkdtemp(prefix="edgepack-web-", dir=base))
     try:
-        for source in (runtime.api, runtime.wasm, _JAVASCRIPT / "engine.mjs", _JAVASCRIPT / "page.html"):
+        modules = (_JAVASCRIPT / name for name in (*_MODULES, "page.html"))
+        for source in (*runtime.files.values(), *modules):
             (folder / source.name).symlink_to(source)
         (folder / f"model{artifact.suffix}").symlink_to(artifact.resolve())
         for key, rows in inputs.items():
@@ -126,16 +137,17 @@ def _remove(folder: Path) -> None:
 
 
 def _job(
-    inputs: Inputs, mode: str, *, base: Path | None = None, cpu_throttle_rate: float = 1.0
+    artifact: Path, inputs: Inputs, mode: str, *, base: Path | None = None, cpu_throttle_rate: float = 1.0
 ) -> dict[str, Any]:
     def at(name: str) -> str:
         return str(base / name) if base else f"./{name}"
 
+    name = runtime_of(artifact)
     return {
         "mode": mode,
         "rows": _row_count(inputs),
-        "api": (base / web.API_FILE).as_uri() if base else at(web.API_FILE),
-        "wasm": at(web.WASM_FILE),
+        "runtime": name,
+        "files": {part: at(Path(path).name) for part, path in PACKAGES[name].files.items()},
         "scores": at("scores.bin"),
         "inputs": {key: {"file": at(f"{key}.bin"), "width": rows.shape[1]} for key, rows in inputs.items()},
         "cpu_throttle_rate": cpu_throttle_rate,
@@ -149,8 +161,13 @@ def _row_count(inputs: Inputs) -> int:
     return counts.pop()
 
 
+def _place(artifact: Path, engine: str) -> str:
+    name = runtime_of(artifact)
+    return f"{name} {PACKAGES[name].version} in {engine}"
+
+
 def _in_node(artifact: Path, folder: Path, job: dict[str, Any], deadline_s: float) -> dict[str, Any]:
-    place = f"onnxruntime-web {web.VERSION} in Node"
+    place = _place(artifact, "Node")
     job["model"] = str(folder / f"model{artifact.suffix}")
     (folder / "jobs.json").write_text(json.dumps(job), "utf-8")
     argv: list[str | Path] = [web.locate_node(), _JAVASCRIPT / "node.mjs", folder / "jobs.json"]
@@ -161,7 +178,7 @@ def _in_node(artifact: Path, folder: Path, job: dict[str, Any], deadline_s: floa
 def _in_chromium(
     artifact: Path, folder: Path, jobs: list[dict[str, Any]], deadline_s: float
 ) -> dict[str, Any]:
-    place = f"onnxruntime-web {web.VERSION} in Chromium"
+    place = _place(artifact, "Chromium")
     for job in jobs:
         job["model"] = f"./model{artifact.suffix}"
     web.locate_playwright()

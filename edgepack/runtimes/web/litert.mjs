@@ -1,0 +1,46 @@
+// LiteRT.js, with the calls that ort.mjs has: one thread, WebAssembly alone, no relaxed SIMD, whose rounding is the
+// processor's own, so that every browser gives the same scores.
+import { addressOf, imported } from "./modules.mjs";
+
+// LiteRT.js asks this package for a script tag, which a worker has not got; the runtime is there already.
+const LOADER_PACKAGE = '"@litertjs/wasm-utils"';
+const LOADER = "export const createWasmLib = async (Runtime) => new Runtime(Runtime.started);";
+
+/** Start it out of its files, ArrayBuffers. */
+export async function start({ api, loader, wasm }) {
+  const { default: factory } = await imported(loader, "\nexport default ModuleFactory;");
+  const told = []; // it logs every step; only what went wrong is worth a word
+  const started = await factory({ wasmBinary: wasm, print() {}, printErr: (line) => told.push(line) });
+  const stand = addressOf(LOADER);
+  const litert = await imported(new TextDecoder().decode(api).replace(LOADER_PACKAGE, JSON.stringify(stand)));
+  URL.revokeObjectURL(stand);
+  litert.LiteRt.started = started;
+  litert.Environment.create = async () => new litert.Environment({ webGpuDevice: null });
+  await litert.loadLiteRt("none.js");
+  return { open: (model) => opened(litert, model, told), heapBytes: () => started.HEAPU8.byteLength };
+}
+
+async function opened(litert, model, told) {
+  const compiled = await litert
+    .loadAndCompile(new Uint8Array(model), { accelerator: "wasm" })
+    .catch((error) => {
+      const why = told.filter((line) => line.startsWith("ERROR")).slice(-2);
+      throw new Error([error.message, ...why].join("; "));
+    });
+  told.length = 0;
+  const described = ({ name, dtype, shape }) => ({ name, type: dtype, shape: [...shape] });
+  const inputs = compiled.getInputDetails().map(described);
+  return {
+    inputs,
+    outputs: compiled.getOutputDetails().map(described),
+    /** Int32Arrays by input name -> Float32Array; one call at a time. */
+    async run(rows) {
+      const fed = inputs.map(({ name }) => new litert.Tensor(rows[name], [1, rows[name].length]));
+      const found = await compiled.run(fed);
+      const scores = await found[0].data();
+      for (const tensor of [...fed, ...found]) tensor.delete(); // they live outside of the collector's reach
+      return scores;
+    },
+    release: () => compiled.delete(),
+  };
+}
