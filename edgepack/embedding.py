@@ -154,6 +154,7 @@ def _on_demand(model: web.Model, other: web.Model) -> Part:
 def _web_parts(model: web.Model, files: dict[str, bytes]) -> tuple[Part, ...]:
     bundle, runtime = model
     glue = [name for name in files if name.endswith((".mjs", ".js")) and "/" not in name]
+    glue.append(web.RUNTIME + runtime.adapter.name)
     carried = runtime_bytes(runtime.files.values())
     catalogue = [files[web.CATALOGUE]] if web.CATALOGUE in files else []
     return (

@@ -56,10 +56,10 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RuntimeFiles:
     """A runtime of a few bytes: what embedding does needs no real one."""
     place = tmp_path / "runtime"
     place.mkdir()
-    for name in ("api.mjs", "core.wasm", "LICENSE"):
+    for name in ("api.mjs", "core.wasm", "LICENSE", "adapter.mjs"):
         (place / name).write_text(name)
     parts = {"api": place / "api.mjs", "wasm": place / "core.wasm"}
-    files = RuntimeFiles(place, parts, (place / "LICENSE",))
+    files = RuntimeFiles(place, parts, place / "adapter.mjs", (place / "LICENSE",))
     monkeypatch.setattr(embedding, "locate_runtime", lambda name: files)
     monkeypatch.setenv("EDGEPACK_HOME", str(tmp_path / "home"))
     return files
@@ -350,6 +350,7 @@ def test_the_parts_add_up_to_what_a_visitor_fetches(bundle: Path, app: Path) -> 
     assert raw["model"] == len(b"model")
     assert raw["runtime"] == len("api.mjs") + len("core.wasm")
     glue = [path for path in (app / "edgepack").iterdir() if path.suffix in (".mjs", ".js")]
+    glue.append(app / "edgepack" / "runtime" / "adapter.mjs")
     assert {"index.mjs", "worker.mjs", "engine.mjs", "service-worker.js"} < {path.name for path in glue}
     assert raw["glue"] == sum(path.stat().st_size for path in glue)
     assert all(part.brotli_bytes and part.brotli_bytes > 0 for part in done.parts)

@@ -24,8 +24,16 @@ from tests.test_bundle import manifest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_APP = ROOT / "sample_apps" / "web"
-RUNTIME_FILES = tuple(Path(path).name for path in PACKAGES["onnxruntime-web"].files.values())
-SHELL = {"/", "/style.css", "/app.mjs", "/art.mjs", "/beside.mjs", "/hood.mjs", "/view.mjs"}
+
+
+def runtime_files(name: str) -> set[str]:
+    """Return what a page asks for of a runtime, its adapter included."""
+    package = PACKAGES[name]
+    return {package.adapter, *(Path(path).name for path in package.files.values())}
+
+
+RUNTIME_FILES = runtime_files("onnxruntime-web")
+SHELL = {"/", "/style.css", "/app.mjs", "/art.mjs", "/hood.mjs", "/view.mjs"}
 GLUE = {
     f"/edgepack/{name}.mjs"
     for name in (
@@ -35,9 +43,6 @@ GLUE = {
         "facts",
         "files",
         "history",
-        "litert",
-        "modules",
-        "ort",
         "worker",
     )
 }

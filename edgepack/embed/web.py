@@ -16,10 +16,8 @@ COMPARED = "compared/"
 CATALOGUE = "catalogue.json"
 WORDS = ("vocabulary.json", "goldens.json")
 _SOURCES = Path(__file__).parent / "templates" / "web"
-_RUNTIME = "runtime/"
+RUNTIME = "runtime/"
 _WORKER = "service-worker.js"
-_RUNTIMES = Path(__file__).parents[1] / "runtimes" / "web"
-_RUNTIME_MODULES = ("litert.mjs", "modules.mjs", "ort.mjs")
 
 
 class Model(NamedTuple):
@@ -49,7 +47,7 @@ def files(model: Model, compared: Model | None = None) -> dict[str, bytes]:
     return {
         **own,
         **other,
-        **{_RUNTIME + name: data for name, data in licences.items()},
+        **{RUNTIME + name: data for name, data in licences.items()},
         **{path.name: path.read_bytes() for path in sources},
         _WORKER: _worker(bundle, [path.name for path in sources if path.suffix == ".mjs"]),
         "card.md": bundle.members["card.md"],
@@ -62,17 +60,17 @@ def carried(model: Model, below: str = "") -> dict[str, bytes]:
     """Return what a model needs to rank: its members, at their paths `below` the folder, and its runtime."""
     bundle, runtime = model
     names = (bundle.manifest.model_file, *WORDS)
+    ran = (*runtime.files.values(), runtime.adapter)
     return {
         **{below + name: bundle.members[name] for name in names},
-        **{_RUNTIME + path.name: path.read_bytes() for path in runtime.files.values()},
+        **{RUNTIME + path.name: path.read_bytes() for path in ran},
     }
 
 
 def glue(hashing: bool) -> list[Path]:
     """Return the sources that are copied as they are; `query.mjs` only for a model that takes a search."""
     left_out = {_WORKER} if hashing else {_WORKER, "query.mjs"}
-    modules = [_RUNTIMES / name for name in _RUNTIME_MODULES]
-    return [path for path in (*sorted(_SOURCES.iterdir()), *modules) if path.name not in left_out]
+    return [path for path in sorted(_SOURCES.iterdir()) if path.name not in left_out]
 
 
 def _worker(bundle: Bundle, modules: list[str]) -> bytes:
@@ -119,7 +117,8 @@ def _described(model: Model, files: dict[str, bytes], below: str = "") -> dict[s
         "runtime": {
             "name": manifest.runtime.name,
             "version": manifest.runtime.version,
-            "files": {part: _RUNTIME + path.name for part, path in runtime.files.items()},
+            "adapter": RUNTIME + runtime.adapter.name,
+            "files": {part: RUNTIME + path.name for part, path in runtime.files.items()},
         },
         "model": below + manifest.model_file,
         "vocabulary": vocabulary,

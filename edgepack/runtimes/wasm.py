@@ -26,7 +26,8 @@ from edgepack.tools.web_runtimes import PACKAGES, locate_runtime
 Inputs = Mapping[str, NDArray[np.int32]]
 _LONGEST_BASE = 35
 _JAVASCRIPT = Path(__file__).parent / "web"
-_MODULES = ("engine.mjs", "modules.mjs", "ort.mjs", "litert.mjs")
+# What an app's own engine does with code whose bytes it has checked is what is measured.
+_APP = Path(__file__).parents[1] / "embed" / "templates" / "web" / "engine.mjs"
 
 
 def runtime_of(artifact: Path) -> str:
@@ -116,8 +117,9 @@ def _workplace(artifact: Path, inputs: Inputs) -> Iterator[Path]:
     base = usual if len(usual) <= _LONGEST_BASE else "/tmp"  # noqa: S108
     folder = Path(tempfile.mkdtemp(prefix="edgepack-web-", dir=base))
     try:
-        modules = (_JAVASCRIPT / name for name in (*_MODULES, "page.html"))
-        for source in (*runtime.files.values(), *modules):
+        (folder / "app.mjs").symlink_to(_APP)
+        own = (_JAVASCRIPT / "engine.mjs", _JAVASCRIPT / "page.html", runtime.adapter)
+        for source in (*runtime.files.values(), *own):
             (folder / source.name).symlink_to(source)
         (folder / f"model{artifact.suffix}").symlink_to(artifact.resolve())
         for key, rows in inputs.items():
@@ -147,6 +149,7 @@ def _job(
         "mode": mode,
         "rows": _row_count(inputs),
         "runtime": name,
+        "adapter": f"./{PACKAGES[name].adapter}",
         "files": {part: at(Path(path).name) for part, path in PACKAGES[name].files.items()},
         "scores": at("scores.bin"),
         "inputs": {key: {"file": at(f"{key}.bin"), "width": rows.shape[1]} for key, rows in inputs.items()},

@@ -18,12 +18,14 @@ from edgepack.store import sha256_of, write_atomic
 from edgepack.tools import home
 
 _RECORD = "files.json"
+_ADAPTERS = Path(__file__).parents[1] / "runtimes" / "web"
 _APACHE = Path(__file__).parent / "Apache-2.0.txt"
 
 
 class Package(NamedTuple):
     """An npm package, and which of its files ship: what each is for -> its path.
 
+    `adapter` is our own module that gives it the calls which all runtimes have.
     `integrity` is what npm states for this version, and what the tarball hashed to when it was pinned.
     `wheel` is the Python package that carries the licence which the npm package only names.
     """
@@ -31,6 +33,7 @@ class Package(NamedTuple):
     npm: str
     version: str
     integrity: str
+    adapter: str
     files: Mapping[str, str]
     licence: str
     licence_files: tuple[str, ...]
@@ -42,6 +45,7 @@ PACKAGES = {
         "onnxruntime-web",
         "1.30.0",
         "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+        "ort.mjs",
         {"api": "dist/ort.wasm.bundle.min.mjs", "wasm": "dist/ort-wasm-simd-threaded.wasm"},
         "MIT",
         ("LICENSE", "ThirdPartyNotices.txt"),
@@ -51,6 +55,7 @@ PACKAGES = {
         "@litertjs/core",
         "2.5.3",
         "sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ==",
+        "litert.mjs",
         {
             "api": "dist/index.js",
             "loader": "wasm/litert_wasm_compat_internal.js",
@@ -63,10 +68,14 @@ PACKAGES = {
 
 
 class RuntimeFiles(NamedTuple):
-    """A runtime as it ships: its files by what they are for (`api`, `wasm` …), licence and notices."""
+    """A runtime as it ships: its files by what they are for (`api`, `wasm` …), licence and notices.
+
+    `adapter` is edgepack's module around them.
+    """
 
     folder: Path
     files: Mapping[str, Path]
+    adapter: Path
     licences: tuple[Path, ...]
 
 
@@ -90,7 +99,8 @@ def locate_runtime(name: str) -> RuntimeFiles:
             remedy=f"Delete {folder} and run `edgepack setup`.",
         )
     files = {part: folder / Path(path).name for part, path in package.files.items()}
-    return RuntimeFiles(folder, files, tuple(folder / file for file in package.licence_files))
+    licences = tuple(folder / file for file in package.licence_files)
+    return RuntimeFiles(folder, files, _ADAPTERS / package.adapter, licences)
 
 
 def fetch_runtime(name: str) -> RuntimeFiles:

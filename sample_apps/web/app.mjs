@@ -1,4 +1,3 @@
-import { compare, offer } from "./beside.mjs";
 import { describe, showLatency } from "./hood.mjs";
 import { at, card, chip, emptied } from "./view.mjs";
 
@@ -6,9 +5,11 @@ const SHELF_SIZE = 20; // whole rows of five, four or two
 let history;
 let recommender;
 let takesSearch;
+let beside; // only a page with a second model loads what shows it
 let shelf = []; // ids that fit what was typed
 let asked = 0;
 const latencies = [];
+let shown; // the newest list, and what was asked for it
 
 function pick(id) {
   history.add(id);
@@ -41,7 +42,8 @@ async function show() {
   at("ranked").textContent = `Ranked on this device: ${ranking.inferenceMs.toFixed(1)} ms for the model`;
   latencies.push(ranking);
   showLatency(latencies);
-  compare({ ...ranking, ids: picked, query });
+  shown = { ...ranking, ids: picked, query };
+  beside?.compare(shown);
   const reasons = await recommender.explain(picked, ids, { query });
   if (turn !== asked) return;
   showReasons(reasons);
@@ -147,10 +149,13 @@ try {
   at("loading").hidden = true;
   at("app").hidden = false;
   listen();
-  const shown = show();
+  const first = show();
   showShelf();
-  await shown;
-  offer(facts, loadCompared, recommender.catalogue.title);
+  await first;
+  if (facts.compared) {
+    beside = await import("./beside.mjs");
+    beside.offer(facts, loadCompared, recommender.catalogue.title, shown);
+  }
   await describe(recommender, facts);
 } catch (error) {
   fail(error);

@@ -7,14 +7,15 @@ const waits = { own: [], other: [] };
 let other;
 let latest; // what was asked last, and the shop's answer
 
-/** Offer the second model, if one is embedded; `title` names an item. */
-export function offer(facts, loadCompared, title) {
+/** Offer the second model; `title` names an item, `shown` is what the page shows now. */
+export function offer(facts, loadCompared, title, shown) {
   const model = facts.compared;
-  if (!model) return;
-  const bytes = ["model", "vocabulary", "goldens"].reduce((sum, part) => sum + model.files[model[part]].bytes, 0);
+  latest = shown;
+  const fetched = Object.keys(model.files).filter((name) => !(name in facts.files));
+  const bytes = fetched.reduce((sum, name) => sum + model.files[name].bytes, 0);
   at("other-name").textContent = `${model.recipe}, ${model.format}`;
   at("own-name").textContent = `This page: ${facts.recipe}, ${facts.format}`;
-  at("beside-note").textContent = `${model.format} of ${size(bytes)}, fetched only when you ask for it.`;
+  at("beside-note").textContent = `${model.format}: ${size(bytes)}, fetched only when you ask for it.`;
   at("compare").addEventListener("click", () => bring(loadCompared, title));
   at("beside").hidden = false;
 }
@@ -24,7 +25,10 @@ async function bring(loadCompared, title) {
   at("beside-note").textContent = "Loading the second model …";
   try {
     const loaded = await loadCompared();
-    other = async (asked) => show(asked, await loaded.recommend(asked.ids, { query: asked.query, k: asked.items.length }), title);
+    other = async (asked) => {
+      const options = { query: asked.query, k: asked.items.length };
+      show(asked, await loaded.recommend(asked.ids, options), title);
+    };
     await compare(latest);
     at("beside-heading").focus(); // the button goes
     at("compare").hidden = true;

@@ -1,8 +1,6 @@
 // Runs and times an artifact under the runtime that ships, the same way in Node and in a page.
-// A job: {mode, runtime, model, files: {part: path}, inputs: {name: {file, width}}, rows, scores}; `host` brings the I/O.
+// A job: {mode, runtime, adapter, model, files: {part: path}, inputs: {name: {file, width}}, rows, scores}; `host` brings the I/O.
 
-const RUNTIMES = { "onnxruntime-web": "./ort.mjs", litertjs: "./litert.mjs" };
-const CODE = ["api", "loader"]; // the other files are data
 // An int32 identity graph: opening it compiles and starts onnxruntime, and nothing else; LiteRT.js starts at once.
 const IDENTITY = {
   "onnxruntime-web":
@@ -30,11 +28,10 @@ export class SignatureError extends Error {}
 
 async function startRuntime(job, host) {
   const started = performance.now();
-  const { start } = await import(RUNTIMES[job.runtime]);
+  const { start } = await import(job.adapter);
   const files = {};
-  for (const [part, path] of Object.entries(job.files))
-    files[part] = await (CODE.includes(part) ? host.code(path) : host.read(path));
-  const runtime = await start(files);
+  for (const [part, path] of Object.entries(job.files)) files[part] = await host.read(path);
+  const runtime = await start(files, host.imported);
   const identity = IDENTITY[job.runtime];
   if (identity) await (await runtime.open(Uint8Array.from(atob(identity), (c) => c.charCodeAt(0)))).release();
   return [runtime, performance.now() - started];

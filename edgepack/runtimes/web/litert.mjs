@@ -1,19 +1,18 @@
 // LiteRT.js, with the calls that ort.mjs has: one thread, WebAssembly alone, no relaxed SIMD, whose rounding is the
 // processor's own, so that every browser gives the same scores.
-import { addressOf, imported } from "./modules.mjs";
 
 // LiteRT.js asks this package for a script tag, which a worker has not got; the runtime is there already.
 const LOADER_PACKAGE = '"@litertjs/wasm-utils"';
 const LOADER = "export const createWasmLib = async (Runtime) => new Runtime(Runtime.started);";
 
-/** Start it out of its files, ArrayBuffers. */
-export async function start({ api, loader, wasm }) {
+/** Start it out of its files, ArrayBuffers; `imported` runs code as a module, made of parts of it. */
+export async function start({ api, loader, wasm }, imported) {
   const { default: factory } = await imported(loader, "\nexport default ModuleFactory;");
   const told = []; // it logs every step; only what went wrong is worth a word
   const started = await factory({ wasmBinary: wasm, print() {}, printErr: (line) => told.push(line) });
-  const stand = addressOf(LOADER);
-  const litert = await imported(new TextDecoder().decode(api).replace(LOADER_PACKAGE, JSON.stringify(stand)));
-  URL.revokeObjectURL(stand);
+  const loading = URL.createObjectURL(new Blob([LOADER], { type: "text/javascript" }));
+  const litert = await imported(new TextDecoder().decode(api).replace(LOADER_PACKAGE, JSON.stringify(loading)));
+  URL.revokeObjectURL(loading);
   litert.LiteRt.started = started;
   litert.Environment.create = async () => new litert.Environment({ webGpuDevice: null });
   await litert.loadLiteRt("none.js");

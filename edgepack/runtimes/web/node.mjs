@@ -1,12 +1,11 @@
 // node node.mjs JOB.json: does the job in Node, its answer as JSON on stdout.
 import { appendFile, readFile } from "node:fs/promises";
 import { writeSync } from "node:fs";
-import { pathToFileURL } from "node:url";
 import { perform } from "./engine.mjs";
 
 const exactBytes = (buffer) => buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength);
 const host = {
-  code: (path) => pathToFileURL(path), // Node imports no blobs
+  imported: (code) => import(`data:text/javascript;base64,${Buffer.from(code).toString("base64")}`), // no blobs here
   read: async (path) => exactBytes(await readFile(path)),
   append: (path, bytes) => appendFile(path, new Uint8Array(bytes)),
   cpuMs: () => {

@@ -1,10 +1,9 @@
 // onnxruntime-web, with the calls that litert.mjs has: one thread, WebAssembly alone.
-import { imported } from "./modules.mjs";
 
 const OPTIONS = { executionProviders: ["wasm"] };
 
-/** Start it out of its files: `api` code or its URL, `wasm` an ArrayBuffer. */
-export async function start({ api, wasm }) {
+/** Start it out of its files, ArrayBuffers; `imported` runs code as a module. */
+export async function start({ api, wasm }, imported) {
   const ort = await imported(api);
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = wasm;

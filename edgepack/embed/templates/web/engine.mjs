@@ -1,8 +1,5 @@
 // The model where it runs, in a worker or in the page: item ids in, ranked ids out.
-import * as litertjs from "./litert.mjs";
-import * as ort from "./ort.mjs";
 
-const RUNTIMES = { "onnxruntime-web": ort, litertjs };
 const LEAST_AGREEMENT = 0.99; // of the lists that sit too close to a tie to be equal everywhere
 const MOST_REASONS = 12; // one inference each
 
@@ -38,10 +35,20 @@ function leftAligned(ids, length) {
 
 const overlap = (found, expected) => expected.filter((index) => found.includes(index)).length / expected.length;
 
+/** Run code as a module out of its checked bytes, or parts of it: the network is not asked again. */
+export async function imported(...parts) {
+  const address = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
+  try {
+    return await import(/* webpackIgnore: true */ /* @vite-ignore */ address);
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+
 async function opened({ runtime, model }, bytes) {
+  const { start } = await imported(bytes[runtime.adapter]);
   const files = Object.entries(runtime.files).map(([part, name]) => [part, bytes[name]]);
-  const started = await RUNTIMES[runtime.name].start(Object.fromEntries(files));
-  return started.open(bytes[model]);
+  return (await start(Object.fromEntries(files), imported)).open(bytes[model]);
 }
 
 /** Start the model that `facts` describes out of the folder's files, by name: ArrayBuffers that were checked. */
