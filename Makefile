@@ -72,10 +72,10 @@ proof-support: tools
 proof-online-retail proof-movielens-1m: proof-%: tools
 	$(BIN)/python -m tests.proofs.dataset $*
 
-# On the demo's bundle, which `make demo` builds; or BUNDLE=path.
-proof-web-start: BUNDLE ?= $(OUT)/web-wasm-mobile.edgepack
+# On the demo's bundles, which `make demo` builds; or BUNDLES="paths".
+proof-web-start: BUNDLES ?= $(OUT)/web-wasm-mobile.edgepack $(OUT)/web-litert-mobile.edgepack
 proof-web-start: tools
-	$(BIN)/python -m tests.proofs.web_start $(BUNDLE)
+	$(BIN)/python -m tests.proofs.web_start $(BUNDLES)
 
 $(TEACHERS): proof-teacher-%: tools
 	$(BIN)/python -m tests.proofs.teacher $*

@@ -138,6 +138,11 @@ def test_litert_in_a_browser_keeps_nothing_of_a_run() -> None:
     assert timed.timing.peak_memory_bytes == timed.repeated_peak_memory_bytes, "of many runs, and of one"
 
 
+def test_an_inference_that_fails_in_litert_gives_no_zeros() -> None:
+    with pytest.raises(MeasureError, match=r"cannot run int8\.tflite: ERROR: ."):
+        run_chromium(TFLITE, {"history": np.full((1, TFLITE_LENGTH), 9_999, np.int32)}, deadline_s=60)
+
+
 def test_a_file_that_litert_refuses_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model at all")

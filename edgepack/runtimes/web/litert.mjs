@@ -7,26 +7,34 @@ const LOADER = "export const createWasmLib = async (Runtime) => new Runtime(Runt
 
 /** Start it out of its files, ArrayBuffers; `imported` runs code as a module, made of parts of it. */
 export async function start({ api, loader, wasm }, imported) {
-  const { default: factory } = await imported(loader, "\nexport default ModuleFactory;");
   const told = []; // it logs every step; only what went wrong is worth a word
-  const started = await factory({ wasmBinary: wasm, print() {}, printErr: (line) => told.push(line) });
-  const loading = URL.createObjectURL(new Blob([LOADER], { type: "text/javascript" }));
-  const litert = await imported(new TextDecoder().decode(api).replace(LOADER_PACKAGE, JSON.stringify(loading)));
-  URL.revokeObjectURL(loading);
+  const how = { wasmBinary: wasm, print() {}, printErr: (line) => told.push(line) };
+  const [started, litert] = await Promise.all([
+    imported(loader, "\nexport default ModuleFactory;").then(({ default: factory }) => factory(how)),
+    importedApi(api, imported),
+  ]);
   litert.LiteRt.started = started;
   litert.Environment.create = async () => new litert.Environment({ webGpuDevice: null });
   await litert.loadLiteRt("none.js");
   return { open: (model) => opened(litert, model, told), heapBytes: () => started.HEAPU8.byteLength };
 }
 
+async function importedApi(api, imported) {
+  const loading = URL.createObjectURL(new Blob([LOADER], { type: "text/javascript" }));
+  try {
+    return await imported(new TextDecoder().decode(api).replace(LOADER_PACKAGE, JSON.stringify(loading)));
+  } finally {
+    URL.revokeObjectURL(loading);
+  }
+}
+
 async function opened(litert, model, told) {
+  const errors = () => told.splice(0).filter((line) => line.startsWith("ERROR"));
   const compiled = await litert
     .loadAndCompile(new Uint8Array(model), { accelerator: "wasm" })
-    .catch((error) => {
-      const why = told.filter((line) => line.startsWith("ERROR")).slice(-2);
-      throw new Error([error.message, ...why].join("; "));
+    .catch(({ message }) => {
+      throw new Error([message, ...errors().slice(-2)].join("; "));
     });
-  told.length = 0;
   const described = ({ name, dtype, shape }) => ({ name, type: dtype, shape: [...shape] });
   const inputs = compiled.getInputDetails().map(described);
   return {
@@ -35,9 +43,12 @@ async function opened(litert, model, told) {
     /** Int32Arrays by input name -> Float32Array; one call at a time. */
     async run(rows) {
       const fed = inputs.map(({ name }) => new litert.Tensor(rows[name], [1, rows[name].length]));
+      told.length = 0;
       const found = await compiled.run(fed);
       const scores = await found[0].data();
       for (const tensor of [...fed, ...found]) tensor.delete(); // they live outside of the collector's reach
+      const [wrong] = errors(); // it does not throw: the scores would be all zeros
+      if (wrong) throw new Error(wrong);
       return scores;
     },
     release: () => compiled.delete(),
