@@ -314,6 +314,31 @@ def test_a_picked_product_is_not_recommended_though_the_model_would(built: Built
     assert titles(app) == [TITLES[item] for item in wanted]
 
 
+def test_with_a_keyboard_the_focus_stays_where_a_list_is_filled_anew(app: phone.Phone) -> None:
+    def row(name: str, place: int) -> str:
+        (shown,) = app.views(name)
+        description: str = shown["children"][place]["description"]
+        return description
+
+    def focused() -> str:
+        view = app.focused()
+        assert view is not None
+        return str(view["description"] or view["id"])
+
+    app.press(row("shelf", 2))
+    assert focused() == row("shelf", 2)
+    before = titles(app)
+    app.press(row("for_you", 1))
+    assert titles(app) != before
+    assert focused() == row("for_you", 1)
+    (picks,) = app.views("picks")
+    assert len(picks["children"]) == 2
+    app.press(row("picks", 1))
+    assert focused() == row("picks", 0), "the last of those that are left"
+    app.press(row("picks", 0))
+    assert focused() == "search", "nothing is left of the list"
+
+
 def test_prices_are_shown_where_the_shop_tells_them(app: phone.Phone) -> None:
     shown = {row["title"]: row.get("price") for row in app.rows("shelf")}
     assert (shown[TITLES[1]], shown[TITLES[2]]) == ("£1.50", None)

@@ -41,6 +41,14 @@ class Phone:
         """Tap what is described so."""
         self._do(f"tap {description}")
 
+    def press(self, description: str) -> None:
+        """Go to what is described so with the keyboard, and press it."""
+        self._do(f"press {description}")
+
+    def focused(self) -> dict[str, Any] | None:
+        """Return the view that has the focus."""
+        return next((view for view in _all(self.screen) if "focused" in view), None)
+
     def type(self, name: str, text: str) -> None:
         """Replace the text of the field with the id `name`."""
         self._do(f"type {name} {text}")

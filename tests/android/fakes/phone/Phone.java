@@ -15,8 +15,8 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Starts an activity out of an APK and does what lines on stdin say: `tap DESCRIPTION`, `type ID TEXT`,
- * `back`. Prints the screen as a line of JSON whenever app and worker have come to rest.
+ * Starts an activity out of an APK and does what lines on stdin say: `tap DESCRIPTION`, `press DESCRIPTION` (with
+ * a keyboard), `type ID TEXT`, `back`. Prints the screen as a line of JSON whenever app and worker have come to rest.
  *
  * <p>The main thread is the activity's, as on a phone.
  */
@@ -62,7 +62,8 @@ public final class Phone {
     if (words[0].equals("type")) {
       Screen.type(activity.content(), resources.id(words[1]), words.length > 2 ? words[2] : "");
     } else {
-      Screen.tap(activity.content(), String.join(" ", words).substring("tap ".length()));
+      String description = String.join(" ", words).substring(words[0].length() + 1);
+      Screen.click(activity.content(), description, words[0].equals("press"));
     }
   }
 

@@ -15,6 +15,7 @@ final class Screen {
     List<String> fields = new ArrayList<>();
     fields.add(field("id", Phone.resources().name(view.getId())));
     fields.add(field("description", String.valueOf(view.getContentDescription())));
+    if (view.isFocused()) fields.add(field("focused", "true"));
     if (view instanceof TextView) {
       fields.add(field("text", text(view)));
       fields.add(field("hint", ((TextView) view).getHint().toString()));
@@ -25,13 +26,17 @@ final class Screen {
     return "{" + String.join(",", fields) + "}";
   }
 
-  /** Taps the first view that is described so or, without a description, says so. */
-  static void tap(View root, String description) {
+  /**
+   * Clicks the first view that is described so or, without a description, says so; with a keyboard it has the
+   * focus then.
+   */
+  static void click(View root, String description, boolean withKeyboard) {
     for (View view : all(root)) {
       String told = view.getContentDescription().toString();
-      if ((told.isEmpty() ? text(view) : told).equals(description) && view.performClick()) return;
+      if (!(told.isEmpty() ? text(view) : told).equals(description)) continue;
+      if ((!withKeyboard || view.requestFocus()) && view.performClick()) return;
     }
-    throw new IllegalArgumentException("Nothing to tap is called " + description);
+    throw new IllegalArgumentException("Nothing to click is called " + description);
   }
 
   static void type(View root, int id, String text) {

@@ -1,6 +1,7 @@
 package android.view;
 
 import android.content.Context;
+import android.widget.EditText;
 import phone.Phone;
 
 public class View {
@@ -13,6 +14,7 @@ public class View {
   private CharSequence description = "";
   private OnClickListener listener;
   ViewGroup parent;
+  static View focused;
 
   public View(Context context) {
     Phone.mustBeMain();
@@ -61,6 +63,18 @@ public class View {
   public boolean performClick() {
     if (listener != null) listener.onClick(this);
     return listener != null;
+  }
+
+  /** As with a keyboard: what can be clicked, or typed into, takes the focus. */
+  public final boolean requestFocus() {
+    Phone.mustBeMain();
+    if (listener == null && !(this instanceof EditText)) return false;
+    focused = this;
+    return true;
+  }
+
+  public boolean isFocused() {
+    return focused == this;
   }
 
   public interface OnClickListener {

@@ -21,12 +21,27 @@ public abstract class ViewGroup extends View {
 
   public void removeAllViews() {
     Phone.mustBeMain();
+    if (getFocusedChild() != null) focused = null;
     for (View child : children) child.parent = null;
     children.clear();
   }
 
   public int getChildCount() {
     return children.size();
+  }
+
+  public View getChildAt(int index) {
+    return children.get(index);
+  }
+
+  public int indexOfChild(View child) {
+    return children.indexOf(child);
+  }
+
+  public View getFocusedChild() {
+    View child = focused;
+    while (child != null && child.parent != this) child = child.parent;
+    return child;
   }
 
   public List<View> children() {

@@ -14,6 +14,8 @@ public class View {
 
   public native void setContentDescription(CharSequence contentDescription);
 
+  public final native boolean requestFocus();
+
   public native void setOnClickListener(OnClickListener l);
 
   public interface OnClickListener {

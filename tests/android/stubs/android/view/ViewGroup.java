@@ -12,4 +12,10 @@ public abstract class ViewGroup extends View {
   public native void removeAllViews();
 
   public native int getChildCount();
+
+  public native View getChildAt(int index);
+
+  public native int indexOfChild(View child);
+
+  public native View getFocusedChild();
 }

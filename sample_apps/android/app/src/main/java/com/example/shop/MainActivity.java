@@ -26,6 +26,7 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
+import java.util.function.Consumer;
 import java.util.stream.Collectors;
 
 /** A shelf, what the shopper picked from it, and what the model makes of that. */
@@ -118,21 +119,22 @@ public final class MainActivity extends Activity implements EdgeRecommender.List
   }
 
   private void showPicks(List<String> picks) {
-    ViewGroup chips = emptied(R.id.picks);
-    for (int i = picks.size() - 1; i >= 0; i--) { // the newest first
-      int position = i;
-      TextView chip = (TextView) getLayoutInflater().inflate(R.layout.chip, chips, false);
-      String title = title(picks.get(i));
-      chip.setText(getString(R.string.pick, title));
-      chip.setContentDescription(getString(R.string.remove, title));
-      chip.setOnClickListener(view -> {
-        history.removeAt(position);
-        show();
-      });
-      chips.addView(chip);
-    }
+    refill(R.id.picks, chips -> {
+      for (int i = picks.size() - 1; i >= 0; i--) addChip(chips, title(picks.get(i)), i); // the newest first
+    });
     findViewById(R.id.no_picks).setVisibility(picks.isEmpty() ? View.VISIBLE : View.GONE);
     findViewById(R.id.actions).setVisibility(picks.isEmpty() ? View.GONE : View.VISIBLE);
+  }
+
+  private void addChip(ViewGroup chips, String title, int position) {
+    TextView chip = (TextView) getLayoutInflater().inflate(R.layout.chip, chips, false);
+    chip.setText(getString(R.string.pick, title));
+    chip.setContentDescription(getString(R.string.remove, title));
+    chip.setOnClickListener(view -> {
+      history.removeAt(position);
+      show();
+    });
+    chips.addView(chip);
   }
 
   private String title(String id) {
@@ -142,21 +144,22 @@ public final class MainActivity extends Activity implements EdgeRecommender.List
 
   private void showShelf(String text) {
     String wanted = text.trim().toLowerCase(Locale.ROOT);
-    ViewGroup shelf = emptied(R.id.shelf);
-    recommender.catalogue().items.stream()
+    List<Catalogue.Item> items = recommender.catalogue().items.stream()
         .filter(item -> item.title.toLowerCase(Locale.ROOT).contains(wanted))
         .limit(SHELF_SIZE)
-        .forEach(item -> addRow(shelf, item, item.category));
-    findViewById(R.id.nothing_found).setVisibility(shelf.getChildCount() == 0 ? View.VISIBLE : View.GONE);
+        .collect(Collectors.toList());
+    refill(R.id.shelf, shelf -> items.forEach(item -> addRow(shelf, item, item.category)));
+    findViewById(R.id.nothing_found).setVisibility(items.isEmpty() ? View.VISIBLE : View.GONE);
   }
 
   private void showForYou(Found found) {
-    ViewGroup list = emptied(R.id.for_you);
-    for (int i = 0; i < found.ranking.entries.size(); i++) {
-      List<Ranking.Reason> reasons = found.reasons.get(i);
-      String because = reasons.isEmpty() ? "" : getString(R.string.because, reasons.get(0).item.title);
-      addRow(list, found.ranking.entries.get(i).item, because);
-    }
+    refill(R.id.for_you, list -> {
+      for (int i = 0; i < found.ranking.entries.size(); i++) {
+        List<Ranking.Reason> reasons = found.reasons.get(i);
+        String because = reasons.isEmpty() ? "" : getString(R.string.because, reasons.get(0).item.title);
+        addRow(list, found.ranking.entries.get(i).item, because);
+      }
+    });
     latencies.add(found.ranking.milliseconds);
     show(R.id.latency, getString(R.string.latency, median(latencies), latencies.size()));
   }
@@ -181,10 +184,16 @@ public final class MainActivity extends Activity implements EdgeRecommender.List
     list.addView(row);
   }
 
-  private ViewGroup emptied(int id) {
+  /** Fills a list anew; the focus, if it was in there, stays at its place, or goes to the search. */
+  private void refill(int id, Consumer<ViewGroup> rows) {
     ViewGroup list = findViewById(id);
+    int place = list.indexOfChild(list.getFocusedChild());
     list.removeAllViews();
-    return list;
+    rows.accept(list);
+    if (place < 0) return;
+    int last = list.getChildCount() - 1;
+    View next = last < 0 ? findViewById(R.id.search) : list.getChildAt(Math.min(place, last));
+    next.requestFocus();
   }
 
   private void show(int id, String text) {
