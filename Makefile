@@ -8,10 +8,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 OUT ?= demo-out
 
 TEACHERS := $(addprefix proof-teacher-,movielens-1m amazon-beauty-bert4rec online-retail)
+SEEDS := $(addprefix proof-seeds-,movielens-1m amazon-beauty-bert4rec online-retail)
 FRONTIERS := $(addprefix proof-frontier-,movielens-1m amazon-beauty-bert4rec online-retail)
 
 .PHONY: help demo test test-system dexer proof-kill proof-rivals proof-support proof-online-retail proof-movielens-1m
-.PHONY: proof-web-start $(TEACHERS) $(FRONTIERS) lint install tools system clean
+.PHONY: proof-web-start $(TEACHERS) $(SEEDS) $(FRONTIERS) lint install tools system clean
 
 help:
 	@echo "make demo   install everything, pack the embedded shop's recommender for every target, say where to look"
@@ -79,6 +80,9 @@ proof-web-start: tools
 
 $(TEACHERS): proof-teacher-%: tools
 	$(BIN)/python -m tests.proofs.teacher $*
+
+$(SEEDS): proof-seeds-%: tools
+	$(BIN)/python -m tests.proofs.seeds $*
 
 $(FRONTIERS): proof-frontier-%: tools
 	$(BIN)/python -m tests.proofs.frontier $*

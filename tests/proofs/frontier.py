@@ -101,7 +101,7 @@ def rendered(name: str, results: list[BuildResult]) -> str:
     teacher = results[0].rows[0]
     ndcg, hits = teacher.metrics["ndcg@10"], teacher.metrics["hr@10"]
     floors = [r.noise_floor_overlap_at_10 for r in results if r.noise_floor_overlap_at_10 is not None]
-    floor = f"{floors[0]:.3f}" if floors else "not measured in these builds"
+    floor = f"{floors[0]:.3f}" if floors else f"[see there](seeds-{name}.md)"
     lines = [
         f"<!-- make proof-frontier-{name}; commit {commit()}; finished {results[-1].finished_at} -->",
         "",

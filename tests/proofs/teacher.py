@@ -18,19 +18,24 @@ from edgepack.results import Estimate, ModelRow
 from edgepack.stages import Place, configured, figures, logs, models, versions
 from edgepack.store import Kept, Store, sha256_of, write_atomic
 from edgepack.terminal import Terminal
+from edgepack.tools import Tell
 from edgepack.train import fit, validation
 from tests.proofs.dataset import HERE, ROOT, commit
 
 _CPU = re.compile(r"(\d+) CPU s")
-_STORE = ROOT / ".edgepack" / "proofs" / "store"
+STORE = ROOT / ".edgepack" / "proofs" / "store"
 _SHOWN = ("ndcg@10", "hr@10", "mrr")
+HEAD = (
+    "| model | " + " | ".join(metric.upper() for metric in _SHOWN) + " |",
+    "| --- |" + " --- |" * len(_SHOWN),
+)
 
 
 class Told:
     """Passes progress on, and keeps the CPU seconds that trainings tell in a file, across processes."""
 
     def __init__(self, name: str, terminal: Terminal) -> None:
-        self.path, self.terminal = _STORE.parent / f"teacher-{name}.cpu.json", terminal
+        self.path, self.terminal = STORE.parent / f"teacher-{name}.cpu.json", terminal
         self.seconds: dict[str, int] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -47,19 +52,11 @@ class Told:
 
 def main(name: str) -> None:
     """Train the teacher of `name`, rank with it and the baselines, write results and curve."""
-    path = HERE / "teachers" / f"{name}.toml"
-    _STORE.mkdir(parents=True, exist_ok=True)
     with Terminal() as terminal:
         told = Told(name, terminal)
-        place = Place(config.load_config(path), path.parent, Store(_STORE), told)
+        place = place_of(name, told)
         split = logs.split_log(place)
-        items, seed = logs.facts(split).items, place.config.seed
-        model, teacher = configured.model(place, items), configured.teacher(place, items)
-        if teacher is None:
-            trained = models.train(place, split, model, seed)
-        else:
-            taught_by = models.Trained(teacher, models.train(place, split, teacher, seed))
-            trained = models.distil(place, split, model, taught_by, seed)
+        model, trained = trained_with(place, split, place.config.seed)
         reference = figures.float_quality(place, split, models.Trained(model, trained))
         row = ModelRow(name=f"{model.name} (float)", kind="model", metrics=figures.metrics_of(reference))
         rows = (row, *figures.baselines(place, split))
@@ -67,6 +64,23 @@ def main(name: str) -> None:
     (HERE / "results" / f"teacher-{name}.json").write_bytes(curve + b"\n")
     text = _rendered(name, place, split, model, trained, rows, told.cpu_s())
     (HERE / "results" / f"teacher-{name}.md").write_text(text)
+
+
+def place_of(name: str, tell: Tell) -> Place:
+    """Return the configuration of the teacher of `name` and the proofs' own store."""
+    path = HERE / "teachers" / f"{name}.toml"
+    STORE.mkdir(parents=True, exist_ok=True)
+    return Place(config.load_config(path), path.parent, Store(STORE), tell)
+
+
+def trained_with(place: Place, split: Kept, seed: int) -> models.Trained:
+    """Train the model with `seed`; one that has a teacher itself learns from that one, of the same seed."""
+    items = logs.facts(split).items
+    model, teacher = configured.model(place, items), configured.teacher(place, items)
+    if teacher is None:
+        return models.Trained(model, models.train(place, split, model, seed))
+    taught_by = models.Trained(teacher, models.train(place, split, teacher, seed))
+    return models.Trained(model, models.distil(place, split, model, taught_by, seed))
 
 
 def _rendered(
@@ -92,9 +106,8 @@ def _rendered(
         f"weights.npz: sha256 `{sha256_of(trained.path / 'weights.npz')}`; "
         f"curve: [teacher-{name}.json](teacher-{name}.json).",
         "",
-        "| model | " + " | ".join(metric.upper() for metric in _SHOWN) + " |",
-        "| --- |" + " --- |" * len(_SHOWN),
-        *(_line(row) for row in rows),
+        *HEAD,
+        *(line(row) for row in rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -125,7 +138,8 @@ def _kept(place: Place, split: Kept, model: configured.Model, trained: Kept) -> 
     return f"no epochs, the start kept as it is (validation NDCG@10 {found['valid_ndcg@10']:.4f})"
 
 
-def _line(row: ModelRow) -> str:
+def line(row: ModelRow) -> str:
+    """Return a model's figures as a row of a table."""
     cells = [_cell(row.metrics[m]) if m in row.metrics else row.note for m in _SHOWN]
     return f"| {row.name} | " + " | ".join(cells) + " |"
 
