@@ -12,6 +12,7 @@ import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import edgepack.core.EdgepackException.Code;
+import edgepack.testing.MapMemory;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -351,20 +352,6 @@ public final class CoreTest {
     assertEquals(Code.MALFORMED, refused(() -> Json.read("file.json", latin)));
   }
 
-  private static final class Kept implements Start.Memory {
-    private final Map<String, String> values = new HashMap<>();
-
-    @Override
-    public String get(String key) {
-      return values.get(key);
-    }
-
-    @Override
-    public void put(String key, String value) {
-      values.put(key, value);
-    }
-  }
-
   private Engine wrong() {
     return new Engine() {
       @Override
@@ -386,7 +373,7 @@ public final class CoreTest {
   @Test
   public void theFirstEngineThatReproducesTheListsIsTaken() {
     Opener first = new Opener("first", new Following());
-    Start start = started(new Kept(), first, new Opener("last", new Following()));
+    Start start = started(new MapMemory(), first, new Opener("last", new Following()));
     assertEquals("first", start.engine);
     assertEquals("", start.why);
     assertTrue(start.selfTest.passed);
@@ -395,7 +382,7 @@ public final class CoreTest {
 
   @Test
   public void enginesThatCannotBeOpenedOrAnswerOtherwiseArePassedOverOnceAndForAll() {
-    Kept kept = new Kept();
+    MapMemory kept = new MapMemory();
     Opener none = new Opener("none", null);
     Opener wrong = new Opener("wrong", wrong());
     for (int times = 0; times < 2; times++) {
@@ -411,7 +398,7 @@ public final class CoreTest {
 
   @Test
   public void anEngineThatTookTheAppWithItIsNotTriedAgain() {
-    Kept kept = new Kept();
+    MapMemory kept = new MapMemory();
     Engine.Factory crash = new Engine.Factory() {
       @Override
       public String name() {
@@ -441,21 +428,21 @@ public final class CoreTest {
         closed++;
       }
     };
-    Start start = started(new Kept(), new Opener("failing", failing), new Opener("last", new Following()));
+    Start start = started(new MapMemory(), new Opener("failing", failing), new Opener("last", new Following()));
     assertEquals("failing: it failed", start.why);
     assertEquals(1, closed);
   }
 
   @Test
   public void theLastEngineIsKeptWhateverItsSelfTestSays() {
-    Start start = started(new Kept(), new Opener("last", wrong()));
+    Start start = started(new MapMemory(), new Opener("last", wrong()));
     assertEquals("failed: 0 of 2 lists", start.selfTest.toString());
     assertEquals(0, closed);
   }
 
   @Test
   public void theSelfTestRunsOnceForTheSameFiles() {
-    Kept kept = new Kept();
+    MapMemory kept = new MapMemory();
     for (int times = 0; times < 3; times++) {
       assertTrue(started(kept, new Opener("last", new Following())).selfTest.passed);
     }
@@ -468,6 +455,6 @@ public final class CoreTest {
     files.put("model.tflite", "muddle");
     Engine.Factory first = new Opener("first", new Following());
     List<Engine.Factory> engines = asList(first, new Opener("last", new Following()));
-    assertEquals(Code.HASH_MISMATCH, refused(() -> Start.of(contract, new InMemory(), new Kept(), engines)));
+    assertEquals(Code.HASH_MISMATCH, refused(() -> Start.of(contract, new InMemory(), new MapMemory(), engines)));
   }
 }

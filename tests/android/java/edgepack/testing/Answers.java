@@ -18,9 +18,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Paths;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.stream.Collectors;
 import org.tensorflow.lite.Delegate;
 
@@ -41,7 +39,7 @@ public final class Answers {
     if (words.length > 1) engines.add(LiteRtEngine.with("GPU", Unusable::new));
     engines.add(Engines.standard());
     try {
-      Start start = Start.of(Facts.CONTRACT, new FolderAssets(Paths.get(words[0])), new Forgotten(), engines);
+      Start start = Start.of(Facts.CONTRACT, new FolderAssets(Paths.get(words[0])), new MapMemory(), engines);
       out.println(start.engine + "\t" + start.selfTest + "\t" + start.why);
       for (String line = lines.readLine(); line != null; line = lines.readLine()) {
         out.println(answer(start.recommender, line.split("\t", -1)));
@@ -69,20 +67,6 @@ public final class Answers {
     @Override
     public void close() {
       out.println("delegate closed");
-    }
-  }
-
-  private static final class Forgotten implements Start.Memory {
-    private final Map<String, String> values = new HashMap<>();
-
-    @Override
-    public String get(String key) {
-      return values.get(key);
-    }
-
-    @Override
-    public void put(String key, String value) {
-      values.put(key, value);
     }
   }
 }
