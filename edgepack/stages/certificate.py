@@ -104,7 +104,7 @@ def _of_app(
         rows = part(parity_rows(place, split), 0, ROWS)
         try:
             lists = app.ask(bundle, _histories(rows), lambda fed: _scored(profile, made, fed))
-        except (MeasureError, LimitError, ToolError) as error:
+        except (ConvertError, MeasureError, LimitError, ToolError) as error:
             row = ParityRow(runtime=app.name, note=f"not measured: {error}")
         else:
             reference = _reference(place, rows, compressed, bundle.manifest.artifact.format)
