@@ -13,7 +13,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.embed import android, folder, web
 from edgepack.embed.folder import Change
 from edgepack.errors import ConfigError, ToolError
-from edgepack.tools.web_runtimes import locate_runtime, runtime_bytes
+from edgepack.tools.web_runtimes import RuntimeFiles, locate_runtime, runtime_bytes
 
 PartName = Literal["model", "vocabulary and goldens", "catalogue", "runtime", "glue", "compared model"]
 
@@ -146,28 +146,43 @@ def _with_runtime(bundle: Bundle) -> web.Model:
 
 
 def _on_demand(model: web.Model, other: web.Model) -> Part:
-    there = web.carried(model)
-    fetched = [data for name, data in web.carried(other, web.COMPARED).items() if name not in there]
-    return _fetched("compared model", fetched)
+    parts = [_model_part(other.bundle), _words_part(other.bundle)]
+    if other.runtime != model.runtime:
+        parts += [_runtime_part(other.runtime), _fetched("glue", [other.runtime.adapter.read_bytes()])]
+    return Part(
+        part="compared model",
+        raw_bytes=sum(part.raw_bytes for part in parts),
+        gzip_bytes=sum(part.gzip_bytes or 0 for part in parts),
+        brotli_bytes=sum(part.brotli_bytes or 0 for part in parts),
+    )
 
 
 def _web_parts(model: web.Model, files: dict[str, bytes]) -> tuple[Part, ...]:
     bundle, runtime = model
     glue = [name for name in files if name.endswith((".mjs", ".js")) and "/" not in name]
     glue.append(web.RUNTIME + runtime.adapter.name)
-    carried = runtime_bytes(runtime.files.values())
     catalogue = [files[web.CATALOGUE]] if web.CATALOGUE in files else []
     return (
-        _fetched("model", [files[bundle.manifest.model_file]], bundle.manifest.artifact.brotli_bytes),
-        _fetched("vocabulary and goldens", [files[name] for name in web.WORDS]),
+        _model_part(bundle),
+        _words_part(bundle),
         *(_fetched("catalogue", [data]) for data in catalogue),
-        Part(
-            part="runtime",
-            raw_bytes=carried["raw"],
-            gzip_bytes=carried["gzip"],
-            brotli_bytes=carried["brotli"],
-        ),
+        _runtime_part(runtime),
         _fetched("glue", [files[name] for name in glue]),
+    )
+
+
+def _model_part(bundle: Bundle) -> Part:
+    return _fetched("model", [bundle.model], bundle.manifest.artifact.brotli_bytes)
+
+
+def _words_part(bundle: Bundle) -> Part:
+    return _fetched("vocabulary and goldens", [bundle.members[name] for name in web.WORDS])
+
+
+def _runtime_part(runtime: RuntimeFiles) -> Part:
+    sizes = runtime_bytes(runtime.files.values())
+    return Part(
+        part="runtime", raw_bytes=sizes["raw"], gzip_bytes=sizes["gzip"], brotli_bytes=sizes["brotli"]
     )
 
 

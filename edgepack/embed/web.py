@@ -12,7 +12,7 @@ from edgepack.errors import ToolError
 from edgepack.tools.web_runtimes import RuntimeFiles
 
 FOLDER = "edgepack"
-COMPARED = "compared/"
+_COMPARED = "compared/"
 CATALOGUE = "catalogue.json"
 WORDS = ("vocabulary.json", "goldens.json")
 _SOURCES = Path(__file__).parent / "templates" / "web"
@@ -39,9 +39,9 @@ def files(model: Model, compared: Model | None = None) -> dict[str, bytes]:
     own = carried(model)
     if CATALOGUE in bundle.members:
         own[CATALOGUE] = bundle.members[CATALOGUE]
-    other = {} if compared is None else carried(compared, COMPARED)
+    other = {} if compared is None else carried(compared, _COMPARED)
     facts = _described(model, own)
-    facts["compared"] = compared and _described(compared, other, COMPARED)
+    facts["compared"] = compared and _described(compared, other, _COMPARED)
     sources = glue(any(one.bundle.manifest.contract.query is not None for one in models))
     licences = {path.name: path.read_bytes() for one in models for path in one.runtime.licences}
     return {
