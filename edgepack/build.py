@@ -107,14 +107,19 @@ def float_rows(config_path: Path, config: Config, store: Path, tell: Tell) -> tu
 def _reference(place: Place, split: Kept, items: int) -> tuple[models.Trained, Kept]:
     """Return the trained model that all quality is held against, and how it ranks the test users."""
     model = configured.teacher(place, items) or configured.model(place, items)
-    trained = models.Trained(model, models.train(place, split, model, place.config.seed))
+    trained = models.train_each(place, split, model, place.config.seed, _trainings(place))
     return trained, figures.float_quality(place, split, trained)
+
+
+def _trainings(place: Place) -> int:
+    return place.config.teacher.seeds if place.config.teacher else 1
 
 
 def _reference_rows(place: Place, split: Kept, reference: models.Trained, ranked: Kept) -> Iterator[ModelRow]:
     """Yield the reference's row, and a search model's without the searches: what these are worth."""
     role = "teacher, float" if place.config.teacher else "float"
-    name = f"{reference.model.name} ({role})"
+    of = f", mean of {len(reference.members)}" if reference.others else ""
+    name = f"{reference.model.name} ({role}{of})"
     yield ModelRow(name=name, kind="model", metrics=figures.metrics_of(ranked))
     if place.config.model.query_length:
         silent = figures.float_quality(place, split, reference, searches=False)
@@ -152,7 +157,7 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
             "history_length": planned.config.model.history_length,
             **configured.search_sizes(planned.config.model),
             **planned.config.model.hyper,
-            **({"teacher": reference.model.name} if planned.config.teacher else {}),
+            **_told_teacher(reference, planned.config),
         },
         protocol=figures.protocol(place),
         rows=rows,
@@ -169,11 +174,19 @@ def run(planned: Plan, store_folder: Path, out: Path, tell: Tell) -> BuildResult
     )
 
 
+def _told_teacher(reference: models.Trained, config: Config) -> dict[str, str | int]:
+    if config.teacher is None:
+        return {}
+    seeds = {"teacher_seeds": config.teacher.seeds} if reference.others else {}
+    return {"teacher": reference.model.name, **seeds}
+
+
 def _noise_floor(place: Place, split: Kept, reference: models.Trained, ranked: Kept) -> float | None:
     model = reference.model
     if not place.config.quality.noise_floor or model.comes_trained:
         return None
-    other = models.Trained(model, models.train(place, split, model, place.config.seed + 1))
+    count = _trainings(place)
+    other = models.train_each(place, split, model, place.config.seed + count, count)
     return figures.overlap_of(ranked, figures.float_quality(place, split, other))
 
 

@@ -78,10 +78,13 @@ class TeacherConfig(ModelConfig, frozen=True, kw_only=True):
     """A bigger model that [model] learns from and is held against: keys as [model], and its `training`.
 
     It may be of another family, width, depth and history length, or a `file` that came trained. Recipes
-    named `distil…` start from [model] trained by it, and every figure of quality compares with it.
+    named `distil…` start from [model] trained by it, and every figure of quality compares with it. With
+    `seeds` of 2 or more it is an ensemble: the mean of the scores of that many trainings, which differ in
+    their seed alone.
     """
 
     training: dict[str, Scalar] = {}
+    seeds: int = 1
 
 
 class CompressConfig(_Checked, frozen=True, kw_only=True):
@@ -152,7 +155,26 @@ def load_config(path: Path) -> Config:
     for table, model in (("model", config.model), ("teacher", config.teacher)):
         if model is not None:
             _check_model(path, table, model)
+    if config.teacher is not None:
+        _check_seeds(path, config.teacher)
     return config
+
+
+def _check_seeds(path: Path, teacher: TeacherConfig) -> None:
+    if teacher.seeds < 1:
+        raise ConfigError(
+            f"{path}: teacher.seeds",
+            f"is {teacher.seeds}",
+            allowed="it counts trainings, at least 1",
+            remedy="Leave it out for a single teacher.",
+        )
+    if teacher.seeds > 1 and teacher.file is not None:
+        raise ConfigError(
+            f"{path}: teacher.seeds",
+            f'is {teacher.seeds} beside teacher.file = "{teacher.file}"',
+            allowed="only families of models/ are trained once for each seed",
+            remedy="Leave out the one or the other.",
+        )
 
 
 def _check_model(path: Path, table: str, model: ModelConfig) -> None:

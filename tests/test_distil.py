@@ -326,12 +326,50 @@ def test_the_teacher_is_the_reference_and_serves_a_second_student_untrained(tmp_
     assert figures.metrics_of(ranked) == named["sasrec (teacher, float)"].metrics
 
 
+def test_a_teacher_of_two_seeds_is_their_mean_and_reuses_the_training_of_a_single_one(tmp_path: Path) -> None:
+    path = tmp_path / "edgepack.toml"
+    write_log(tmp_path)
+    path.write_text(CONFIG.format(width=8))
+    place = Place(load_config(path), tmp_path, Store(tmp_path / "store"), silent)
+    split = logs.split_log(place)
+    items = logs.facts(split).items
+    alone, _ = build._reference(place, split, items)
+
+    path.write_text(CONFIG.format(width=8).replace("[teacher]", "[teacher]\nseeds = 2"))
+    place = Place(load_config(path), tmp_path, place.store, silent)
+    pair, ranked = build._reference(place, split, items)
+    assert pair.weights.digest == alone.weights.digest
+    assert len(pair.others) == 1
+
+    histories = np.asarray(walked(8, 20), np.int32)[:, :12]
+    one, two = (models.trained_graphs(member).serving(histories).numpy() for member in pair.members)
+    assert np.abs(one - two).max() > 0.01
+    taught_by = models.guide_of(pair, Distillation()).teacher
+    np.testing.assert_allclose(taught_by.scores(histories), (one + two) / 2, atol=1e-6)
+    states = taught_by.hidden(tf.constant(histories))[:, -1]
+    np.testing.assert_allclose(
+        tf.matmul(states, taught_by.table, transpose_b=True), (one + two) / 2, atol=1e-5
+    )
+    assert taught_by.identity != models.guide_of(alone, Distillation()).teacher.identity
+
+    users, fed = logs.tested(place, split, 12)
+    whole = [np.concatenate(list(figures._float_scores(member, fed))) for member in pair.members]
+    expected = evaluate([(whole[0] + whole[1]) / 2], users).mean("ndcg@10")
+    assert figures.metrics_of(ranked)["ndcg@10"].value == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ('["distil-qat"]', '["qat"]', "none of qat learns from the [teacher]"),
         ("[teacher]", "[teacher]\nfile = 'big.keras'", "sets family and file"),
         ("history_length = 12", "history_length = 0", "teacher.history_length"),
+        ("history_length = 12", "history_length = 12\nseeds = 0", "teacher.seeds: is 0"),
+        (
+            '[teacher]\nfamily = "sasrec"',
+            "[teacher]\nfile = 'big.keras'\nseeds = 2",
+            "teacher.seeds: is 2 beside",
+        ),
         ("epochs = 3", "epocs = 3", "Did you mean 'epochs'?"),
         ('[teacher]\nfamily = "sasrec"', '[teacher]\nfamily = "sasrek"', "teacher.family 'sasrek'"),
         ("[compress]", "[distillation]\ntemprature = 2\n[compress]", "Did you mean 'temperature'?"),

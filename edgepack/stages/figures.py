@@ -113,6 +113,7 @@ def float_quality(place: Place, split: Kept, trained: Trained, *, searches: bool
     inputs = {
         "split": split.digest,
         "weights": trained.weights.digest,
+        **({"others": [one.digest for one in trained.others]} if trained.others else {}),
         "model": model.identity,
         "quality": _quality_key(place),
         "code": source_fingerprint("evaluate"),
@@ -140,7 +141,8 @@ def _float_scores(trained: Trained, rows: Rows) -> "Iterable[NDArray[np.float32]
         return (from_onnx.reference(source, part(rows, at, at + CHUNK_ROWS)["history"]) for at in starts)
     from edgepack.train.fit import predict
 
-    return predict(trained_graphs(trained).serving, rows)
+    each = [predict(trained_graphs(one).serving, rows) for one in trained.members]
+    return each[0] if len(each) == 1 else (sum(scores) / len(each) for scores in zip(*each, strict=True))
 
 
 def _write_evaluation(folder: Path, found: "Evaluation") -> None:

@@ -20,16 +20,31 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """A model with its weights: what a student learns from."""
+    """A model with its weights: what a student learns from.
+
+    `others` are the weights of an ensemble's other trainings: its scores are the mean of all.
+    """
 
     model: Model
     weights: Kept
+    others: tuple[Kept, ...] = ()
+
+    @property
+    def members(self) -> tuple["Trained", ...]:
+        """Each training by itself."""
+        return tuple(Trained(self.model, weights) for weights in (self.weights, *self.others))
 
 
 def train(place: Place, split: Kept, model: Model, seed: int) -> Kept:
     """Train a float model on what users took: `weights.npz` (of the training graph) and `curve.json`."""
     inputs = _train_inputs(place, split, model, seed)
     return place.store.produce("train", inputs, partial(_train, place, split, model, seed, None))
+
+
+def train_each(place: Place, split: Kept, model: Model, seed: int, count: int) -> Trained:
+    """Train a model `count` times, with `seed` and those after it: an ensemble, where there are several."""
+    first, *others = (train(place, split, model, seed + more) for more in range(count))
+    return Trained(model, first, tuple(others))
 
 
 def distil(place: Place, split: Kept, student: Model, taught_by: Trained, seed: int) -> Kept:
@@ -58,7 +73,7 @@ def _train_inputs(place: Place, split: Kept, model: Model, seed: int) -> dict[st
 
 def identity_of(teacher: Trained) -> list[Any]:
     """Return what stands for a trained model in the inputs of a stage."""
-    return [teacher.model.identity, teacher.weights.digest]
+    return [teacher.model.identity, *(one.weights.digest for one in teacher.members)]
 
 
 def _train(
@@ -114,14 +129,15 @@ def _fitted(
 
 def guide_of(taught_by: Trained, how: Distillation) -> "Guide":
     """Return a trained model as the teacher of another."""
-    from edgepack.train.distil import Guide, teacher_of
+    from edgepack.train.distil import Guide, teacher_of, together
 
-    identity = digest_of(identity_of(taught_by))
-    return Guide(teacher_of(trained_graphs(taught_by), taught_by.model.length, identity), how)
+    identity, length = digest_of(identity_of(taught_by)), taught_by.model.length
+    teachers = [teacher_of(trained_graphs(one), length, identity) for one in taught_by.members]
+    return Guide(together(teachers, identity), how)
 
 
 def trained_graphs(trained: Trained) -> "Graphs":
-    """Return a model's two graphs with its float weights in both."""
+    """Return a model's two graphs with its float weights in both (an ensemble's: its first training's)."""
     from edgepack.compress.weights import load_weights
     from edgepack.models.graphs import transfer
 

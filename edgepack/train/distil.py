@@ -7,7 +7,7 @@ compared ones; where they are not, cross-entropy bounds no NDCG (RCE-KD, arXiv 2
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -54,6 +54,28 @@ def teacher_of(graphs: Graphs, length: int, identity: str) -> Teacher:
         return Teacher(identity, length, scores)
     table = tf.constant(graphs.training.get_layer(graphs.table).embeddings.numpy())
     return Teacher(identity, length, scores, lambda rows: graphs.training(rows, training=False), table)
+
+
+def together(teachers: Sequence[Teacher], identity: str) -> Teacher:
+    """Return several trainings of one model as a single teacher: the mean of their scores.
+
+    That is the geometric mean of what they think likely (Hinton et al., 2015). States and tables stand side
+    by side, so that one product still gives the scores.
+    """
+    count = len(teachers)
+    if count == 1:
+        return teachers[0]
+    hidden, table = None, None
+    if all(one.hidden is not None for one in teachers):
+        table = tf.concat([one.table for one in teachers], axis=1)
+
+        def hidden(rows: Any) -> Any:
+            return tf.concat([one.hidden(rows) for one in teachers], axis=2) / count  # type: ignore[misc]
+
+    def scores(histories: Any) -> Any:
+        return tf.add_n([one.scores(histories) for one in teachers]) / count
+
+    return Teacher(identity, teachers[0].length, scores, hidden, table)
 
 
 def about(guide: Guide | None) -> object:

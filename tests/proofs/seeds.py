@@ -2,7 +2,7 @@
 
 What a compressed model's overlap@10 is worth shows beside it: two trainings of the same model do not give
 the same lists either. Trains the teacher of a public set (tests/proofs/teachers/NAME.toml) with its own seed
-and the next, ranks all test users with both and writes results/seeds-NAME.md. Resumable, as
+and the next, ranks all test users with each alone and writes results/seeds-NAME.md. Resumable, as
 proof-teacher-NAME is.
 """
 
@@ -22,7 +22,8 @@ def main(name: str) -> None:
         place = place_of(name, terminal)
         split = logs.split_log(place)
         seeds = (place.config.seed, place.config.seed + 1)
-        ranked = [figures.float_quality(place, split, trained_with(place, split, seed)) for seed in seeds]
+        members = trained_with(place, split, len(seeds)).members
+        ranked = [figures.float_quality(place, split, one) for one in members]
     found = ", ".join(f"{k} {v}" for k, v in versions("tensorflow", "tf_keras", "numpy").items())
     lines = [
         f"<!-- make proof-seeds-{name}; commit {commit()}; {found} -->",

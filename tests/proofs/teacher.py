@@ -1,5 +1,6 @@
 """`make proof-teacher-NAME`: trains the float teacher of a public set and writes its figures to results/
-teacher-NAME.md, its curve beside them. One that has a teacher itself learns from that one, trained first.
+teacher-NAME.md, its curve beside them. Where the configuration has a [teacher], it is that, an ensemble as
+a rule, whose trainings are ranked one by one, too.
 
 Resumable: the store under .edgepack/proofs keeps every finished epoch and stage. The set must have been
 taken in before (`edgepack data NAME --from PATH`).
@@ -8,6 +9,7 @@ taken in before (`edgepack data NAME --from PATH`).
 import json
 import re
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
@@ -56,14 +58,23 @@ def main(name: str) -> None:
         told = Told(name, terminal)
         place = place_of(name, told)
         split = logs.split_log(place)
-        model, trained = trained_with(place, split, place.config.seed)
-        reference = figures.float_quality(place, split, models.Trained(model, trained))
-        row = ModelRow(name=f"{model.name} (float)", kind="model", metrics=figures.metrics_of(reference))
-        rows = (row, *figures.baselines(place, split))
-    curve = (trained.path / "curve.json").read_bytes()
-    (HERE / "results" / f"teacher-{name}.json").write_bytes(curve + b"\n")
-    text = _rendered(name, place, split, model, trained, rows, told.cpu_s())
+        trained = trained_with(place, split)
+        rows = (*_rows(place, split, trained), *figures.baselines(place, split))
+    curves = b",\n".join((one.weights.path / "curve.json").read_bytes() for one in trained.members)
+    (HERE / "results" / f"teacher-{name}.json").write_bytes(b"[" + curves + b"]\n")
+    text = _rendered(name, place, split, trained, rows, told.cpu_s())
     (HERE / "results" / f"teacher-{name}.md").write_text(text)
+
+
+def _rows(place: Place, split: Kept, trained: models.Trained) -> Iterator[ModelRow]:
+    """Yield the row of the teacher, and where it is an ensemble that of each training."""
+    members = trained.members if trained.others else ()
+    of = f", mean of {len(members)}" if members else ""
+    named = {f"{trained.model.name} (float{of})": trained}
+    named |= {f"seed {place.config.seed + at}": one for at, one in enumerate(members)}
+    for name, one in named.items():
+        ranked = figures.float_quality(place, split, one)
+        yield ModelRow(name=name, kind="model", metrics=figures.metrics_of(ranked))
 
 
 def place_of(name: str, tell: Tell) -> Place:
@@ -73,38 +84,35 @@ def place_of(name: str, tell: Tell) -> Place:
     return Place(config.load_config(path), path.parent, Store(STORE), tell)
 
 
-def trained_with(place: Place, split: Kept, seed: int) -> models.Trained:
-    """Train the model with `seed`; one that has a teacher itself learns from that one, of the same seed."""
+def trained_with(place: Place, split: Kept, seeds: int | None = None) -> models.Trained:
+    """Train the teacher, with so many `seeds` if they are given."""
     items = logs.facts(split).items
-    model, teacher = configured.model(place, items), configured.teacher(place, items)
-    if teacher is None:
-        return models.Trained(model, models.train(place, split, model, seed))
-    taught_by = models.Trained(teacher, models.train(place, split, teacher, seed))
-    return models.Trained(model, models.distil(place, split, model, taught_by, seed))
+    model = configured.teacher(place, items) or configured.model(place, items)
+    configured_seeds = place.config.teacher.seeds if place.config.teacher else 1
+    return models.train_each(place, split, model, place.config.seed, seeds or configured_seeds)
 
 
 def _rendered(
     name: str,
     place: Place,
     split: Kept,
-    model: configured.Model,
-    trained: Kept,
+    trained: models.Trained,
     rows: tuple[ModelRow, ...],
     cpu_s: str,
 ) -> str:
     found = ", ".join(f"{k} {v}" for k, v in versions("tensorflow", "tf_keras", "numpy").items())
-    hyper = msgspec.json.encode(model.identity["hyper"]).decode()
+    model = trained.model
+    hyper, training = (msgspec.json.encode(x).decode() for x in (model.identity["hyper"], model.training))
+    first, last = place.config.seed, place.config.seed + len(trained.others)
+    seeds = f"the mean of seeds {first} to {last}" if trained.others else f"seed {first}"
     lines = [
         f"<!-- make proof-teacher-{name}; commit {commit()}; {found} -->",
         "",
-        f"Float teacher: {model.name}, L = {place.config.model.history_length}, {hyper}, "
-        f"training {msgspec.json.encode(place.config.training).decode()}, seed {place.config.seed}."
-        f"{_taught(place)}",
-        f"{cpu_s} CPU seconds; {_kept(place, split, model, trained)}; "
+        f"Float teacher: {model.name}, L = {model.length}, {hyper}, training {training}, {seeds}.",
+        f"{cpu_s} CPU seconds; {'; '.join(_kept(place, split, one) for one in trained.members)}; "
         "test users were ranked once, at the end.",
         f"Judged on the {figures.protocol(place)}; 95 % intervals over all test users.",
-        f"weights.npz: sha256 `{sha256_of(trained.path / 'weights.npz')}`; "
-        f"curve: [teacher-{name}.json](teacher-{name}.json).",
+        f"weights.npz: sha256 {_hashes(trained)}; curve: [teacher-{name}.json](teacher-{name}.json).",
         "",
         *HEAD,
         *(line(row) for row in rows),
@@ -112,28 +120,20 @@ def _rendered(
     return "\n".join(lines) + "\n"
 
 
-def _taught(place: Place) -> str:
-    """Say who taught it and how, nothing where nobody did."""
-    teacher = place.config.teacher
-    if teacher is None:
-        return ""
-    hyper, training, how = (
-        msgspec.json.encode(found).decode()
-        for found in (teacher.hyper, teacher.training, place.config.distillation)
-    )
-    return f" Taught by {teacher.family}, {hyper}, training {training}; distillation {how}."
+def _hashes(trained: models.Trained) -> str:
+    return ", ".join(f"`{sha256_of(one.weights.path / 'weights.npz')}`" for one in trained.members)
 
 
-def _kept(place: Place, split: Kept, model: configured.Model, trained: Kept) -> str:
+def _kept(place: Place, split: Kept, trained: models.Trained) -> str:
     """Say which epoch's weights remain and how they rank validation users, all of them if there was none."""
-    records = msgspec.json.decode((trained.path / "curve.json").read_bytes())
+    records = msgspec.json.decode((trained.weights.path / "curve.json").read_bytes())
     if records:
         best = max(range(len(records)), key=lambda epoch: records[epoch]["valid_ndcg@10"])
         ranked = records[best]["valid_ndcg@10"]
         return f"{len(records)} epochs, epoch {best + 1} kept (validation NDCG@10 {ranked:.4f})"
     whole, _ = load_split(split.path)
-    serving = models.trained_graphs(models.Trained(model, trained)).serving
-    chunks = fit.predict(serving, fed(whole, whole.valid, model.length))
+    serving = models.trained_graphs(trained).serving
+    chunks = fit.predict(serving, fed(whole, whole.valid, trained.model.length))
     found = validation.rate(whole.valid, chunks, filter_seen=place.config.quality.filter_seen)
     return f"no epochs, the start kept as it is (validation NDCG@10 {found['valid_ndcg@10']:.4f})"
 
