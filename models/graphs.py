@@ -39,8 +39,8 @@ class Graphs(NamedTuple):
     `fold` turns trained graphs into those that are compressed and shipped, which score the same in fewer
     operators (`edgepack.models.folding`); None where these are they.
 
-    `rows` turns the weights of the layer `table` into the items' rows, where these are made up of parts;
-    None where the weights are the rows.
+    `rows` turns the training graph that is in use and the weights of its layer `table` into the items' rows,
+    where these are made up of parts; None where the weights are the rows.
     """
 
     training: Any
@@ -48,7 +48,7 @@ class Graphs(NamedTuple):
     table: str
     tied: str | None = "scores"
     fold: "Callable[[Graphs], Graphs] | None" = None
-    rows: Callable[[Any], Any] | None = None
+    rows: Callable[[Any, Any], Any] | None = None
 
     @property
     def pairwise(self) -> bool:

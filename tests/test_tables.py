@@ -10,8 +10,8 @@ from edgepack.models.graphs import transfer
 
 from edgepack import levels, ship
 from edgepack.compress import importance, qat, steps
-from edgepack.compress.recipes import RECIPES, Band, Codes, Grid, QuantizationAware, Recipe, Tables
-from edgepack.compress.tables import codes, formats, grid, low_rank
+from edgepack.compress.recipes import RECIPES, Band, Codes, Grid, Hashed, QuantizationAware, Recipe, Tables
+from edgepack.compress.tables import codes, formats, grid, hashed, low_rank
 from edgepack.compress.weights import save_weights
 from edgepack.convert import flatbuffer, onnx, onnx_graph, parity, promises, tflite
 from edgepack.errors import ConvertError
@@ -38,7 +38,7 @@ def build(family=sasrec, **hyper):
 
 def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
     """Teach every history its own last item, 8 steps an epoch."""
-    rows = graphs.rows or tf.identity
+    rows = graphs.rows or (lambda _, weights: weights)
     model, optimizer = graphs.training, keras.optimizers.Adam(learning_rate)
     targets = tf.constant(HISTORIES[:, -1])
 
@@ -46,7 +46,7 @@ def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
     def step():
         with tf.GradientTape() as tape:
             hidden = model(HISTORIES, training=True)[:, -1]
-            logits = tf.matmul(hidden, rows(tf.convert_to_tensor(table())), transpose_b=True)
+            logits = tf.matmul(hidden, rows(model, tf.convert_to_tensor(table())), transpose_b=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
             loss += tf.add_n([tf.constant(0.0), *model.losses])
         variables = model.trainable_variables
@@ -56,11 +56,11 @@ def finetune(graphs, *, epochs, learning_rate, keep_last, distil, table, work):
         step()
 
 
-def compressed(folder, tables, quantization=None):
+def compressed(folder, tables, quantization=None, built=build):
     recipe = Recipe(name="tables", tables=tables, quantization=quantization)
-    save_weights(build().training, folder / "float.npz")
+    save_weights(built().training, folder / "float.npz")
     steps.compress(
-        build,
+        built,
         folder / "float.npz",
         recipe,
         calibration=HISTORIES,
@@ -309,7 +309,8 @@ def test_a_row_is_the_sum_of_its_books_rows_in_training_and_in_serving():
     graphs = codes.coded(build(), CODES, POPULARITY)
     books = graphs.training.get_layer(graphs.table).get_weights()[0].reshape(3, 32, WIDTH)
     rows = sum(books[group][codes_of(graphs.training)[group]] for group in range(3))
-    np.testing.assert_allclose(graphs.rows(books.reshape(-1, WIDTH)).numpy(), rows, rtol=0, atol=1e-6)
+    found = graphs.rows(graphs.training, books.reshape(-1, WIDTH)).numpy()
+    np.testing.assert_allclose(found, rows, rtol=0, atol=1e-6)
     assert rows.shape == (ITEMS + 1, WIDTH)
     scores = graphs.training(HISTORIES).numpy()[:, -1] @ rows.T
     np.testing.assert_allclose(graphs.serving(HISTORIES).numpy(), scores, rtol=0, atol=1e-4)
@@ -390,6 +391,93 @@ def test_a_file_holds_each_code_once_in_a_byte(coded, coded_files):
     assert sum(flatbuffer.tables(data).values()) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
     assert promises.broken(data, "tflite-int8-f32scores") == ()
     assert onnx.table_bytes(coded_files("onnx-qdq")[1]) == 3 * (ITEMS + 1) + 3 * 32 * WIDTH
+
+
+HASHED = Tables(hashed=Hashed(share=0.25), epochs=1)
+SHARED_ROWS = 30
+
+
+def alike():
+    """Return graphs whose table is what hashing can hold: 30 rows, and 121 items that have a scale each."""
+    graphs = build()
+    draw = np.random.default_rng(6)
+    rows, scales = draw.normal(0, 0.4, (SHARED_ROWS, WIDTH)), draw.uniform(0.5, 1.5, (ITEMS + 1, 1))
+    graphs.training.get_layer(graphs.table).set_weights([rows[np.arange(ITEMS + 1) % SHARED_ROWS] * scales])
+    steps._to_serving(graphs)
+    return graphs
+
+
+def test_hashing_loses_nothing_of_a_table_that_it_can_hold():
+    graphs = alike()
+    table = graphs.training.get_layer(graphs.table).get_weights()[0]
+    smaller = hashed.hashed(graphs, HASHED.hashed, POPULARITY)
+    books = smaller.training.get_layer(graphs.table).get_weights()[0]
+    scales = smaller.training.get_layer(hashed.SCALES).get_weights()[0]
+    assert books.shape == (SHARED_ROWS, WIDTH) and scales.shape == (ITEMS + 1, 1)
+    np.testing.assert_allclose(books[np.arange(ITEMS + 1) % SHARED_ROWS] * scales, table, atol=1e-5)
+    np.testing.assert_allclose(smaller.rows(smaller.training, books), table, atol=1e-5)
+    np.testing.assert_allclose(smaller.training(HISTORIES), graphs.training(HISTORIES), atol=1e-4)
+    np.testing.assert_allclose(smaller.serving(HISTORIES), graphs.serving(HISTORIES), atol=1e-4)
+
+
+def test_items_that_share_a_row_lose_least_where_they_are_popular_and_where_the_metric_looks():
+    table = build().training.get_layer("item_embedding").get_weights()[0]
+    popular = np.where(np.arange(ITEMS + 1) < 10, 1000, 0)
+
+    def errors(popularity, metric=None):
+        made = hashed.fit(table, SHARED_ROWS, popularity, metric)
+        return (made.rows[np.arange(ITEMS + 1) % SHARED_ROWS] * made.scales - table) ** 2
+
+    evenly, skewed = errors(np.ones(ITEMS + 1, np.int64)), errors(popular)
+    assert skewed[1:10].sum() < 0.05 * evenly[1:10].sum()
+    first = np.diag([100.0, *np.ones(WIDTH - 1)])
+    assert errors(popular, first)[:, 0].sum() < 0.5 * skewed[:, 0].sum()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The plain and the quantized serving model of a hashed table, trained."""
+    return compressed(tmp_path_factory.mktemp("hashed"), HASHED, QuantizationAware(epochs=1), alike)
+
+
+def test_training_changes_rows_and_scales_of_a_hashed_table(shared):
+    before = hashed.hashed(shipped(alike()), HASHED.hashed, POPULARITY).training
+    for name in ("item_embedding", hashed.SCALES):
+        trained = [model.get_layer(name).get_weights()[0] for model in shared[:1]]
+        assert np.abs(trained[0] - before.get_layer(name).get_weights()[0]).max() > 1e-3
+    np.testing.assert_array_equal(
+        shared[0].get_layer("scores").get_weights()[0],
+        shared[0].get_layer("item_embedding").get_weights()[0].T,
+    )
+
+
+@pytest.mark.parametrize("format", ["tflite-int8", "tflite-int8-f32scores", "onnx-qdq", "ort-qdq"])
+def test_a_file_with_a_hashed_table_ranks_as_the_keras_model_and_holds_it_once(shared, format, tmp_path):
+    plain, quantized = shared
+    model = quantized if format.startswith("tflite-int8") else plain
+    convert = tflite.convert if format.startswith("tflite") else onnx.convert
+    data = convert(model, format, length=LENGTH, calibration=HISTORIES)
+    path = tmp_path / f"model.{format.partition('-')[0]}"
+    path.write_bytes(data)
+    engine = "litert" if format.startswith("tflite") else "onnxruntime"
+    scores = host.run(engine, path, {"history": HISTORIES}, deadline_s=60)
+    assert parity.check(model(HISTORIES, training=False).numpy(), scores, format).reason == ""
+    if format.startswith("tflite"):
+        assert sum(flatbuffer.tables(data).values()) == SHARED_ROWS * WIDTH + ITEMS + 1
+        columns = [c.values for c in flatbuffer.constants(data) if c.values.size == ITEMS + 1]
+        assert [c.dtype for c in columns] == [np.int8]
+    elif format.startswith("onnx"):
+        sizes = [a.size for a in onnx_graph.parse(data).weights.values()]
+        assert sizes.count(ITEMS + 1) == 1 and sizes.count(SHARED_ROWS * WIDTH) == 1
+
+
+def test_hashing_is_refused_where_it_cannot_be():
+    with pytest.raises(ConvertError, match="scores by no product with its item table"):
+        hashed.hashed(build(neumf, width=8), HASHED.hashed, POPULARITY)
+    with pytest.raises(ValueError, match="codes and hashed both take the table's place"):
+        Tables(codes=CODES, hashed=Hashed())
+    with pytest.raises(ValueError, match="leave out rank_share, bands, by_worth and control"):
+        Tables(hashed=Hashed(), rank_share=1.0)
 
 
 def test_codes_are_refused_where_they_cannot_be():

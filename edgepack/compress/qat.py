@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgepack.compress.schemes import PASSING, LayerScheme, rounded_weights, scheme_of
 from edgepack.compress.tables import grid
+from edgepack.compress.tables.hashed import ItemScales
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
@@ -144,17 +145,6 @@ def refresh_weight_ranges(wrapped: Any) -> None:
         quantizer(weight, True, weights=ranges)
 
 
-def quantized_table(wrapped: Any, table: str) -> Callable[[], Any]:
-    """Return a function that gives the rounded rows of Embedding `table`, float32 [V + 1, d].
-
-    For the loss of an encoder, which scores against the table outside of the graph: call it after the
-    model, whose forward pass sets the range. Gradients pass straight through the rounding.
-    """
-    layer = next(layer for layer in wrapped.layers if bare_name(layer.name) == table)
-    weight, quantizer, ranges = layer._weight_vars[0]
-    return lambda: quantizer(weight, False, weights=ranges)
-
-
 def carry(trained: Any, serving: Any, *, table: str, tied: str | None) -> None:
     """Copy weights and ranges of the wrapped `trained` into the wrapped `serving`, as `transfer` does."""
     transfer(trained, serving, table=table, tied=tied)
@@ -217,10 +207,13 @@ def _output_layers(model: Any) -> set[str]:
     """Return the layers whose values reach an output with nothing but moving in between."""
     names = set()
     for tensor in model.outputs:
-        layer: Any = tensor._keras_history.layer
-        while type(layer) in PASSING and layer.inbound_nodes[0].inbound_layers:
-            layer = layer.inbound_nodes[0].inbound_layers
-        names.add(layer.name)
+        made: Any = tensor._keras_history
+        while type(made.layer) in (*PASSING, ItemScales):
+            read = made.layer.inbound_nodes[made.node_index].keras_inputs
+            if not read:
+                break
+            made = read[0]._keras_history
+        names.add(made.layer.name)
     return names
 
 

@@ -117,6 +117,12 @@ class Codes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     kept_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
 
+class Hashed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hashing: the table has a `share` (0..1) of its rows, each for several items that have a scale each."""
+
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.25
+
+
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Accuracy control before anything is trained: which precision each layer and table band can do with.
 
@@ -146,8 +152,9 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `table` is the grid of embedding tables, `network` that of Dense kernels and positions, None leaves either
     at 8 bits. `bands`, most popular items first, gives rows of the table coarser steps, `by_worth` every row
     one by what its errors cost, and `layers` a layer a grid of its own in the network's place. `control`
-    finds bands and layers. `codes` puts sums of rows of small books in the place of the table's rows; the
-    table's grid is then the books'. Nothing is trained with `epochs` 0.
+    finds bands and layers. `codes` puts sums of rows of small books in the place of the table's rows,
+    `hashed` shared rows times a scale an item; the table's grid is then that of the books, or of the shared
+    rows. Nothing is trained with `epochs` 0.
     """
 
     rank_share: float = 0.0
@@ -158,17 +165,21 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layers: dict[str, Grid] = {}
     control: Control | None = None
     codes: Codes | None = None
+    hashed: Hashed | None = None
     epochs: _Epochs = 8
     learning_rate: _Rate = 1e-3
     distil: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse two ways at once to choose the rows' steps, and steps for rows that are sums."""
-        if self.codes and (self.rank_share or self.bands or self.by_worth or self.control):
+        """Refuse two ways at once to choose the rows' steps, and steps for rows that are made up of parts."""
+        parts = self.codes or self.hashed
+        if parts and (self.rank_share or self.bands or self.by_worth or self.control):
             raise ValueError(
-                "codes leave no rows to put on axes or steps of their own: leave out rank_share, bands, "
-                "by_worth and control"
+                "codes and hashed leave no rows to put on axes or steps of their own: leave out rank_share, "
+                "bands, by_worth and control"
             )
+        if self.codes and self.hashed:
+            raise ValueError("codes and hashed both take the table's place: leave one out")
         if self.by_worth and self.bands:
             raise ValueError(
                 "by_worth and bands both choose the rows' steps: set by_worth = false or no bands"
@@ -281,6 +292,7 @@ _PLAIN = (
         quantization=_QAT,
     ),
     Recipe(name="table-codes-qat", tables=Tables(codes=Codes()), quantization=_QAT),
+    Recipe(name="table-hash-qat", tables=Tables(hashed=Hashed()), quantization=_QAT),
     Recipe(name="control-ptq", tables=Tables(control=Control(), epochs=0)),
     Recipe(name="control-qat", tables=Tables(control=Control()), quantization=_QAT),
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgepack.compress.tables.codes import AddScores
 from edgepack.compress.tables.grid import GridQuantizer, Rule
+from edgepack.compress.tables.hashed import SpreadScores
 from edgepack.compress.tfmot import tfmot
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras, tf
@@ -62,6 +63,7 @@ PASSING: tuple[type, ...] = (
     graphs.SliceRows,
     graphs.StepDropout,
     AddScores,
+    SpreadScores,
 )
 
 _ADVICE = {

@@ -20,6 +20,7 @@ from edgepack.compress.recipes import (
     Thinning,
 )
 from edgepack.compress.tables import formats
+from edgepack.compress.tables.current import current
 from edgepack.compress.weights import load_weights, save_weights
 from edgepack.models.folding import shipped
 from edgepack.models.graphs import Graphs, transfer
@@ -205,7 +206,7 @@ def _cluster(graphs: Graphs, recipe: Recipe, settings: Clustering, finetune: Fin
         learning_rate=settings.learning_rate,
         keep_last=True,
         distil=settings.distil,
-        table=qat.quantized_table(clustered, graphs.table) if graphs.tied is not None else None,
+        table=current(clustered, graphs.table) if graphs.tied is not None else None,
         work=_folder(work / "cluster"),
     )
     cluster.strip(clustered, graphs.training, settings.clusters)
@@ -243,7 +244,7 @@ def _put_on_grids(graphs: Graphs, settings: Tables, rules: qat.Rules, finetune: 
             learning_rate=settings.learning_rate,
             keep_last=False,
             distil=settings.distil,
-            table=formats.table_of(wrapped, graphs.table) if encoder else None,
+            table=current(wrapped, graphs.table) if encoder else None,
             work=_folder(work / "tables"),
         )
     qat.bake(wrapped)
@@ -275,7 +276,7 @@ def _quantize(
         learning_rate=settings.learning_rate,
         keep_last=False,
         distil=settings.distil,
-        table=qat.quantized_table(training, graphs.table) if encoder else None,
+        table=current(training, graphs.table) if encoder else None,
         work=_folder(work / "qat"),
     )
     qat.bake(training)

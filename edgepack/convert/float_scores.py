@@ -13,9 +13,11 @@ from ai_edge_litert import schema_py_generated as schema
 from edgepack.convert import flatbuffer
 from edgepack.errors import ConvertError
 
-# What may stand between the last FULLY_CONNECTED and the scores, and works on float32 as it is. The last
-# three add up what the books of item codes score.
-_PASSING = {"RESHAPE": 1, "LOGISTIC": 1, "SQUEEZE": 1, "SPLIT": 1, "GATHER": 1, "ADD": 1}
+# What may stand between the last FULLY_CONNECTED and the scores, and works on float32 as it is: three add up
+# what the books of item codes score, three lay the scores of shared rows out and multiply them by scales.
+_PASSING = dict.fromkeys(
+    ("RESHAPE", "LOGISTIC", "SQUEEZE", "SPLIT", "GATHER", "ADD", "CONCATENATION", "STRIDED_SLICE", "MUL"), 1
+)
 # Hybrid FULLY_CONNECTED: float32 activations, int8 weights of one scale, inputs quantized row by row with
 # a zero point. Version 9 is in tflite-runtime 2.14; 12 (a scale per channel) is not.
 _HYBRID_VERSION = 9
@@ -58,7 +60,7 @@ def float_scores(model: bytes) -> bytes:
     last.outputs = tail.dequantize.outputs
 
     at = graph.operators.index(tail.scoring)
-    graph.operators[at:at] = [dequantize, breaker]
+    graph.operators[at:at] = [dequantize, breaker, *_opened_scales(read_model, graph, tail)]
     graph.operators.remove(tail.dequantize)
     return flatbuffer.write(read_model)
 
@@ -75,7 +77,7 @@ def _tail(model: Any, graph: Any) -> _Tail:
         name = flatbuffer.operator_name(model, operator) if operator is not None else "its input"
         if name in _PASSING and not any(operator is known for known in passing):
             passing.append(operator)
-            waiting += _quantized_inputs(graph, operator)
+            waiting += [i for i in _quantized_inputs(graph, operator) if not _is_constant(model, graph, i)]
         if name not in _PASSING and not any(operator is known for known in scoring):
             scoring.append(operator)
         names += [name] if name not in names else []
@@ -90,6 +92,27 @@ def _tail(model: Any, graph: Any) -> _Tail:
     return _Tail(
         scoring[0], [one for one in graph.operators if any(one is known for known in passing)], dequantize
     )
+
+
+def _opened_scales(model: Any, graph: Any, tail: _Tail) -> list[Any]:
+    """Return what turns int8 constants, by which scores are multiplied, into float32, and have them read."""
+    found = []
+    for operator in tail.passing:
+        for constant in _quantized_inputs(graph, operator):
+            if not _is_constant(model, graph, constant):
+                continue
+            opened = _add_float_tensor(graph, constant, graph.tensors[constant].name + b"_float32")
+            graph.tensors[opened].buffer = 0
+            dequantize = schema.OperatorT()
+            dequantize.opcodeIndex = tail.dequantize.opcodeIndex
+            dequantize.inputs, dequantize.outputs = _indices(constant), _indices(opened)
+            operator.inputs = _indices(*(opened if i == constant else i for i in operator.inputs))
+            found.append(dequantize)
+    return found
+
+
+def _is_constant(model: Any, graph: Any, index: int) -> bool:
+    return flatbuffer.is_constant(model, graph.tensors[index])
 
 
 def _quantized_inputs(graph: Any, operator: Any) -> list[int]:

@@ -10,6 +10,7 @@ from edgepack.convert import flatbuffer
 from edgepack.convert.byte_codes import in_tflite
 from edgepack.convert.float_scores import float_scores
 from edgepack.convert.portable import portable
+from edgepack.convert.scales_once import scales_once
 from edgepack.errors import ConvertError, did_you_mean
 from edgepack.keras2 import converter_error, keras, quantize_calibrated, quiet, tf
 from edgepack.rows import Rows, part, row_count
@@ -56,7 +57,7 @@ def convert(
                 converted = converter.convert()
     except (converter_error(), RuntimeError, ValueError) as error:
         raise _refused(serving.name, format, error) from error
-    model = flatbuffer.canonical(in_tflite(portable(converted)))
+    model = flatbuffer.canonical(scales_once(in_tflite(portable(converted))))
     is_float_already = serving.output_names[0] in float_layers
     return float_scores(model) if format == "tflite-int8-f32scores" and not is_float_already else model
 

@@ -100,7 +100,7 @@ def _encoder_job(
 ) -> Job:
     model, length = graphs.training, graphs.training.inputs[0].shape[1]
     weights = table or (lambda: model.get_layer(graphs.table).embeddings)
-    rows = weights if graphs.rows is None else lambda: graphs.rows(tf.convert_to_tensor(weights()))
+    rows = weights if graphs.rows is None else lambda: graphs.rows(model, tf.convert_to_tensor(weights()))
     loss_of = losses.LOSSES[settings.loss]
     hints = distil.projection(guide, length, model.outputs[0].shape[-1], settings.seed)
 

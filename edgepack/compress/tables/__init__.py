@@ -1,1 +1,1 @@
-"""Formats of the item table, all made of stock operators: coarse grids, low rank, row scales, item codes."""
+"""Formats of the item table, of stock operators: coarse grids, low rank, row scales, item codes, hashing."""

@@ -19,6 +19,7 @@ from scipy.cluster.vq import kmeans2, vq
 
 from edgepack.compress.recipes import Codes
 from edgepack.compress.tables.low_rank import no_tied_table, roots
+from edgepack.compress.tables.no_numbers import NoNumbers
 from edgepack.compress.tables.rewire import rewired
 from edgepack.keras2 import keras, tf
 from edgepack.models.graphs import Graphs, transfer
@@ -77,8 +78,9 @@ def coded(
         model.get_layer(name).set_weights(list(made.codes))
     training.get_layer(graphs.table).set_weights([made.books])
     transfer(training, serving, table=graphs.table, tied=graphs.tied)
+    look_up = training.get_layer(LOOK_UP)
     return graphs._replace(
-        training=training, serving=serving, rows=training.get_layer(LOOK_UP).decoded, fold=None
+        training=training, serving=serving, rows=lambda _, books: look_up.decoded(books), fold=None
     )
 
 
@@ -142,20 +144,7 @@ def _nearest(rows: NDArray[np.float64], book: NDArray[np.float64]) -> NDArray[np
     return np.asarray(vq(rows, book, check_finite=False)[0], np.int64)
 
 
-class _NoNumbers:
-    """Tells whoever prunes, clusters or rounds weights that there are none: a code is no number."""
-
-    def get_prunable_weights(self) -> list[Any]:
-        return []
-
-    def get_clusterable_weights(self) -> list[Any]:
-        return []
-
-    def get_quantizable_weights(self) -> list[str]:
-        return []
-
-
-class _Codes(_NoNumbers, keras.layers.Layer):  # type: ignore[misc]
+class _Codes(NoNumbers, keras.layers.Layer):  # type: ignore[misc]
     """Holds the codes, an int32 weight [V + 1] for each book: part of the model and never trained."""
 
     def __init__(self, groups: int, rows: int, values: int, **kwargs: Any) -> None:
@@ -191,7 +180,7 @@ class LookUpCodes(_Codes):
 
 
 @keras.saving.register_keras_serializable("edgepack")
-class AddRows(_NoNumbers, keras.layers.Layer):  # type: ignore[misc]
+class AddRows(NoNumbers, keras.layers.Layer):  # type: ignore[misc]
     """float32 [B, L * groups, d] -> float32 [B, L, d], the sum of each item's rows."""
 
     def __init__(self, groups: int, **kwargs: Any) -> None:

@@ -1,22 +1,24 @@
 """What a recipe's `Tables` means for a model: which layers it has, and which grid each weight stands on."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.compress.importance import TableWorth, table_worth
-from edgepack.compress.qat import Rules, quantized_table
+from edgepack.compress.qat import Rules
 from edgepack.compress.recipes import Grid, Tables
 from edgepack.compress.schemes import rounded_weights
 from edgepack.compress.tables import grid
 from edgepack.compress.tables.codes import coded
+from edgepack.compress.tables.hashed import SCALES, hashed
 from edgepack.compress.tables.low_rank import TURNS, low_rank, no_tied_table
 from edgepack.errors import ConvertError
 from edgepack.keras2 import keras
-from edgepack.models.graphs import Graphs, bare_name
+from edgepack.models.graphs import Graphs
 from edgepack.rows import Rows
+
+_FINE = {*TURNS, SCALES}
 
 
 def worth_of(graphs: Graphs, settings: Tables, rows: NDArray[np.int32] | Rows) -> TableWorth | None:
@@ -24,7 +26,7 @@ def worth_of(graphs: Graphs, settings: Tables, rows: NDArray[np.int32] | Rows) -
 
     Raises ConvertError for a model that scores by no product with its table.
     """
-    if not (settings.rank_share or settings.by_worth or settings.codes):
+    if not (settings.rank_share or settings.by_worth or settings.codes or settings.hashed):
         return None
     if graphs.tied is None:
         raise no_tied_table(graphs)
@@ -43,10 +45,12 @@ def shaped(
     model cannot have them.
     """
     metric = None if worth is None else worth.metric
+    if worth is not None and popularity is None:
+        popularity = np.ones(len(worth.rows), np.int64)  # nobody counted: all items alike
     if settings.codes is not None:
-        if worth is not None and popularity is None:
-            popularity = np.ones(len(worth.rows), np.int64)  # nobody counted: all items alike
         return coded(graphs, settings.codes, popularity, metric)
+    if settings.hashed is not None:
+        return hashed(graphs, settings.hashed, popularity, metric)
     if not settings.rank_share:
         return graphs
     if not 0 < settings.rank_share <= 1:
@@ -71,14 +75,15 @@ def rules(
     """Return the rule of each weight of `model` that `settings` puts on a coarse grid.
 
     Every Embedding takes the table's grid, everything else that is rounded the network's, but the turns of a
-    table in axes: every row passes through them, and they stay at 8 bits. Rows differ
-    by band, or by their `worth`, where a table has one row for each count of `popularity` int64 [V + 1].
+    table in axes and the scales of a hashed one: every row passes through them, and they stay at 8 bits. Rows
+    differ by band, or by their `worth`, where a table has one row for each count of `popularity`
+    int64 [V + 1].
     """
     found = {}
     for layer in model.layers:
         is_table = isinstance(layer, keras.layers.Embedding)
         usual = settings.table if is_table else settings.network
-        chosen = settings.layers.get(layer.name, None if layer.name in TURNS else usual)
+        chosen = settings.layers.get(layer.name, None if layer.name in _FINE else usual)
         names = matrices(layer) if layer.weights else None
         if chosen is None or not names:
             continue
@@ -90,12 +95,6 @@ def rules(
 def matrices(layer: Any) -> tuple[str, ...]:
     """Return the names of a layer's weights that a grid may round: those of two axes and more."""
     return tuple(name for name in rounded_weights(layer) or () if len(getattr(layer, name).shape) > 1)
-
-
-def table_of(wrapped: Any, table: str) -> Callable[[], Any]:
-    """Return a function that gives the rows that a loss scores against, rounded if they are in `wrapped`."""
-    layer = next(layer for layer in wrapped.layers if bare_name(layer.name) == table)
-    return quantized_table(wrapped, table) if hasattr(layer, "_weight_vars") else lambda: layer.embeddings
 
 
 def _rule(layer: Any, name: str, chosen: Grid, multiples: NDArray[np.int32] | None) -> grid.Rule:

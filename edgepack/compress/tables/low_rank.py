@@ -83,6 +83,6 @@ def no_tied_table(graphs: Graphs) -> ConvertError:
     return ConvertError(
         f"model '{graphs.serving.name}'",
         "it scores by no product with its item table",
-        allowed="axes, steps by worth and item codes are for models that look up and score with one table",
+        allowed="axes, steps by worth, codes and hashing need one table for look-ups and scores",
         remedy="Choose `table-4bit-qat` or `table-3bit-qat`, or a recipe of your own without them.",
     )
