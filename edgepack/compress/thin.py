@@ -25,10 +25,10 @@ _MULTIPLE = 8
 
 
 def thin(graphs: Graphs, settings: Thinning, rows: NDArray[np.int32] | Rows) -> Graphs:
-    """Return graphs like `graphs`, trained weights and all, with shares of them as in `settings` taken out.
+    """Return graphs like `graphs`, trained weights and all, without the units and heads of the least worth.
 
-    Activations are those that `rows` int32 [n, L] an input give rise to. Raises ConvertError when the model
-    has nothing of the kinds that are to go.
+    `settings` says which share of each goes. Activations are those that `rows` int32 [n, L] an input give
+    rise to. Raises ConvertError when the model has nothing of the kinds that are to go.
     """
     kept = _kept(graphs, settings, rows)
     written = {layer.name: one for one in kept for layer in one.producers}
