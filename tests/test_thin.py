@@ -22,7 +22,7 @@ def test_units_that_nobody_hears_go_first_and_no_score_changes():
             kernel, bias = out.get_weights()
             out.set_weights([kernel * ~dead[:, None], bias])
     before = graphs.serving(HISTORIES).numpy()
-    thinned = thin.thin(graphs, 0.5, HISTORIES)
+    thinned = thin.thin(graphs, Thinning(), HISTORIES)
     assert thinned.serving.get_layer(FFN[0]).units == 8
     assert thinned.serving.get_layer("block0_ffn_out").kernel.shape == (8, 16)
     np.testing.assert_allclose(thinned.serving(HISTORIES).numpy(), before, atol=1e-5 * np.abs(before).max())
@@ -38,7 +38,7 @@ def test_what_the_lost_units_gave_on_average_stays():
         kernel[:, :8], bias[:8] = 0, 0.01
         view.get_layer(FFN[0]).set_weights([kernel, bias])
     before = graphs.serving(HISTORIES).numpy()
-    thinned = thin.thin(graphs, 0.5, HISTORIES)
+    thinned = thin.thin(graphs, Thinning(), HISTORIES)
     kernel = thinned.serving.get_layer(FFN[0]).kernel.numpy()
     assert np.abs(kernel).min(axis=0).min() > 0
     first = graphs.serving.get_layer("block0_ffn_out").bias.numpy()
@@ -62,4 +62,4 @@ def test_the_file_is_smaller_by_the_units_that_went(tmp_path):
 
 def test_a_model_without_hidden_units_is_refused():
     with pytest.raises(ConvertError, match="no hidden units"):
-        thin.thin(build_neumf(), 0.5, HISTORIES)
+        thin.thin(build_neumf(), Thinning(), HISTORIES)

@@ -36,19 +36,53 @@ class Pair(NamedTuple):
     consumers: tuple[Any, ...]
 
 
-def pairs(model: Any, fixed: tuple[str, ...] = ()) -> list[Pair]:
+def pairs(model: Any, fixed: tuple[str, ...] = (), *, through_attention: bool = True) -> list[Pair]:
     """Return the pairs in a functional model, from input to output.
 
     A producer is a Dense layer (linear or ReLU) or a LayerNorm over the last axis, the consumers are the
-    Dense layers behind it. Layers named in `fixed` (tied ones) take no part, nor does a producer whose
-    channels go anywhere else.
+    Dense layers behind it (`consumers`). Layers named in `fixed` (tied ones) take no part, nor does a
+    producer whose channels go anywhere else.
     """
     found = []
     for layer in model.layers:
-        consumers = _consumers(layer, model, fixed) if _scales(layer, fixed) else None
-        if consumers:
-            found.append(Pair(layer, tuple(consumers)))
+        if _scales(layer, fixed):
+            behind = consumers(layer, model, fixed, through_attention=through_attention)
+            found += [Pair(layer, tuple(behind))] if behind else []
     return found
+
+
+def consumers(
+    layer: Any, model: Any, fixed: tuple[str, ...] = (), *, through_attention: bool = True
+) -> list[Any] | None:
+    """Return the Dense layers that read the channels of `layer`, None when anything else reads them.
+
+    Between them may stand what hands channels on one by one, and the values' side of an AttentionCore
+    unless `through_attention` is False. Layers named in `fixed` count as anything else.
+    """
+    if any(output is layer.output for output in model.outputs):
+        return None
+    found: list[Any] = []
+    for reader, positions in readers(layer, model):
+        mixes = (type(reader), positions) == (graphs.AttentionCore, {_VALUE_INPUT})
+        if _is_dense(reader) and reader.name not in fixed and len(reader.inbound_nodes) == 1:
+            found.append(reader)
+        elif type(reader) in _BY_CHANNEL or (mixes and through_attention):
+            behind = consumers(reader, model, fixed, through_attention=through_attention)
+            if behind is None:
+                return None
+            found += behind
+        else:
+            return None
+    return found or None
+
+
+def readers(layer: Any, model: Any) -> Iterator[tuple[Any, set[int]]]:
+    """Yield each layer of `model` that reads `layer`, and as which of its inputs."""
+    for reader in model.layers:
+        for node in reader.inbound_nodes:
+            positions = {at for at, (source, *_) in enumerate(node.iterate_inbound()) if source is layer}
+            if positions:
+                yield reader, positions
 
 
 def equalize(model: Any, fixed: tuple[str, ...] = ()) -> list[str]:
@@ -108,36 +142,6 @@ def _scales(layer: Any, fixed: tuple[str, ...]) -> bool:
         return layer.activation in (keras.activations.linear, keras.activations.relu)
     over_last = type(layer) in _NORMS and list(layer.axis) == [len(layer.input_shape) - 1]
     return bool(over_last and layer.scale)
-
-
-def _consumers(layer: Any, model: Any, fixed: tuple[str, ...]) -> list[Any] | None:
-    """Return the Dense layers behind `layer`, None when anything else reads its channels."""
-    if any(output is layer.output for output in model.outputs):
-        return None
-    found: list[Any] = []
-    for reader, positions in _readers(layer, model):
-        if _is_dense(reader) and reader.name not in fixed and len(reader.inbound_nodes) == 1:
-            found.append(reader)
-        elif type(reader) in _BY_CHANNEL or (type(reader), positions) == (
-            graphs.AttentionCore,
-            {_VALUE_INPUT},
-        ):
-            behind = _consumers(reader, model, fixed)
-            if behind is None:
-                return None
-            found += behind
-        else:
-            return None
-    return found or None
-
-
-def _readers(layer: Any, model: Any) -> Iterator[tuple[Any, set[int]]]:
-    """Yield each layer of `model` that reads `layer`, and as which of its inputs."""
-    for reader in model.layers:
-        for node in reader.inbound_nodes:
-            positions = {at for at, (source, *_) in enumerate(node.iterate_inbound()) if source is layer}
-            if positions:
-                yield reader, positions
 
 
 def _reach(producer: Any) -> NDArray[np.float32]:

@@ -52,12 +52,22 @@ class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class Thinning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Structured pruning: a `share` of the hidden units of feed-forward layers goes; the rest is mended."""
+    """Structured pruning: hidden units and attention heads go as a whole; the rest is mended.
+
+    `share` is that of the hidden units of each feed-forward layer, `head_share` that of the heads of each
+    attention, of which one goes at least and one stays.
+    """
 
     share: _Share = 0.5
+    head_share: _Share = 0.0
     epochs: _Epochs = 4
     learning_rate: _Rate = 1e-3
     distil: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse to take nothing out."""
+        if not self.share and not self.head_share:
+            raise ValueError("share and head_share are both 0, so that nothing goes: set one above 0")
 
 
 class Clustering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -258,6 +268,7 @@ def _guided(recipe: Recipe, name: str, distil: bool) -> Recipe:
 
 
 _QAT = QuantizationAware()
+_HEADS = Thinning(share=0.0, head_share=0.5)
 _4BIT, _3BIT = Grid(levels=7), Grid(levels=3)
 _PLAIN = (
     Recipe(name="float"),
@@ -280,6 +291,8 @@ _PLAIN = (
     ),
     Recipe(name="thin50-ptq", thinning=Thinning()),
     Recipe(name="thin50-qat", thinning=Thinning(), quantization=_QAT),
+    Recipe(name="heads50-ptq", thinning=_HEADS),
+    Recipe(name="heads50-qat", thinning=_HEADS, quantization=_QAT),
     Recipe(name="cluster16-ptq", clustering=Clustering()),
     Recipe(name="cluster16-qat", clustering=Clustering(), quantization=_QAT),
     Recipe(name="cluster32-qat", clustering=Clustering(clusters=32), quantization=_QAT),

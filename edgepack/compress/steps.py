@@ -127,7 +127,7 @@ def restore(
     float_layers = {*float_layers, *recipe.calibrated.float_layers}
     graphs = shipped(build())
     if recipe.thinning is not None:
-        graphs = thin.reshaped(graphs, recipe.thinning.share)
+        graphs = thin.reshaped(graphs, recipe.thinning)
     if recipe.tables is not None:
         graphs = formats.shaped(graphs, recipe.tables)
     serving = graphs.serving
@@ -146,11 +146,11 @@ def _thin(
     graphs: Graphs, settings: Thinning, calibration: NDArray[np.int32] | Rows, finetune: Finetune, work: Path
 ) -> Graphs:
     if (work / _THINNED).exists():
-        graphs = thin.reshaped(graphs, settings.share)
+        graphs = thin.reshaped(graphs, settings)
         load_weights(graphs.training, work / _THINNED)
         return graphs
     _to_serving(graphs)
-    graphs = thin.thin(graphs, settings.share, calibration)
+    graphs = thin.thin(graphs, settings, calibration)
     rows = graphs.training.get_layer(graphs.table) if graphs.tied is not None else None
     finetune(
         graphs,

@@ -28,7 +28,7 @@ from edgepack.stages import Place, artifacts, compression, configured, figures, 
 from edgepack.store import Kept, Store
 
 RECORD = Path(__file__).parent / "results" / "support.json"
-MOST_CELLS = 60
+MOST_CELLS = 65
 """That are converted and run; one that is refused costs nothing."""
 WORKS = "works"
 ITEMS, LENGTH = 500, 8
@@ -37,6 +37,7 @@ TECHNIQUES = (
     "qat",
     "prune50-qat",
     "thin50-qat",
+    "heads50-qat",
     "cluster16-qat",
     "table-4bit-qat",
     "table-codes-qat",
@@ -93,10 +94,15 @@ def techniques() -> dict[str, tuple[str, ...]]:
 
 
 def _removes(recipe: Recipe) -> tuple[bool, ...]:
-    tables = recipe.tables
+    tables, thinning = recipe.tables, recipe.thinning
     other_rows = tables is not None and bool(tables.rank_share or tables.codes)
-    steps = (recipe.thinning, recipe.pruning, recipe.clustering, tables)
-    return (*(step is not None for step in steps), other_rows)
+    thinned = thinning is not None and thinning.share > 0, _cuts_heads(recipe)
+    steps = (recipe.pruning, recipe.clustering, tables)
+    return (*thinned, *(step is not None for step in steps), other_rows)
+
+
+def _cuts_heads(recipe: Recipe) -> bool:
+    return recipe.thinning is not None and recipe.thinning.head_share > 0
 
 
 def _is_trained(name: str) -> bool:
@@ -197,7 +203,7 @@ def _filled(cell: Cell, left: set[tuple[int, str, int, str]], refused: set[tuple
 
 def outcome(cell: Cell, folder: Path) -> Outcome:
     """Carry a cell out in `folder`, which keeps what cells share. A traceback is a bug of edgepack's."""
-    place = _place(cell.family, folder)
+    place = _place(cell, folder)
     split = logs.split_log(place)
     model = configured.model(place, logs.facts(split).items)
     if RECIPES[cell.technique].trains and model.why_not_trained_further:
@@ -252,9 +258,10 @@ def _disagrees(place: Place, split: Kept, compressed: Kept, made: Kept, engine: 
     return str(parity.check(reference, found, facts.format).reason)
 
 
-def _place(family: str, folder: Path) -> Place:
+def _place(cell: Cell, folder: Path) -> Place:
+    family = cell.family
     shop = DataConfig(shop=ShopConfig(items=ITEMS, users=200, seed=7))
-    named = {"file": OWN[family]} if family in OWN else {"family": family, "hyper": _small(family)}
+    named = {"file": OWN[family]} if family in OWN else {"family": family, "hyper": _small(cell)}
     if family in SEARCHES:
         named |= {"query_length": 6, "query_buckets": 64}
     config = Config(
@@ -269,10 +276,11 @@ def _place(family: str, folder: Path) -> Place:
     return place
 
 
-def _small(family: str) -> dict[str, Any]:
-    """Return hyper-parameters of a small model: every width of the family is 16."""
-    hyper = import_module(f"edgepack.models.{family}").HYPER
-    return {name: 16 for name in hyper if name in _WIDTHS}
+def _small(cell: Cell) -> dict[str, Any]:
+    """Return hyper-parameters of a small model: every width is 16, and heads are two where one is to go."""
+    hyper = import_module(f"edgepack.models.{cell.family}").HYPER
+    heads = {"heads": 2} if "heads" in hyper and _cuts_heads(RECIPES[cell.technique]) else {}
+    return {name: 16 for name in hyper if name in _WIDTHS} | heads
 
 
 def _write_own(place: Place) -> None:
