@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from edgepack.models.graphs import Graphs
 
 from edgepack import ranges
-from edgepack.compress import steps
+from edgepack.compress import qat, steps
 from edgepack.compress.recipes import RECIPES, PostTraining, Recipe
 from edgepack.compress.weights import save_weights
 from edgepack.convert import onnx, onnx_graph, onnx_quantize, tflite
 from edgepack.keras2 import keras
-from edgepack.models.graphs import Graphs
 from edgepack.runtimes import host
 
 ITEMS, LENGTH, UNITS, CONSTANTS = 40, 4, 16, 256
@@ -103,6 +103,22 @@ def test_corrected_ranges_are_chosen_by_the_recipes_own_method(layer, carried_ou
     found = arriving(wrapped, layer)
     wanted = ranges.chosen(lambda: [("x", found)], "mse")["x"]
     np.testing.assert_allclose(ends(wrapped, layer), wanted, rtol=1e-6)
+
+
+def test_a_layer_that_is_called_twice_has_a_range_for_both_calls_and_stays_as_it_was():
+    numbers = keras.Input((4,), name="numbers")
+    shared = keras.layers.Dense(4, name="shared")
+    grown = keras.layers.Add(name="grown")([shared(numbers), shared(numbers)])
+    model = keras.Model(numbers, keras.layers.Dense(2, name="scores")(shared(grown)))
+    shared.set_weights([np.diag([1.0, 1.5, -2.0, 0.5]), np.zeros(4)])
+    wrapped = qat.wrap(model, keep_zeros=False, float_outputs=True)
+    rows = {"numbers": np.array([[1, 2, 3, 0], [4, 0, 1, 1]], np.float32)}
+    quantizer = wrapped.get_layer("quant_shared")._output_quantizers[0]
+    qat.calibrate_in_turn(wrapped, rows)
+    # -6 to 4 at first, twice that in the sums, and up to 24 when those are read.
+    np.testing.assert_allclose(ends(wrapped, "grown"), (-12, 8), rtol=0.02)
+    np.testing.assert_allclose(ends(wrapped, "shared"), (-6, 24), rtol=0.02)
+    assert wrapped.get_layer("quant_shared")._output_quantizers[0] is quantizer
 
 
 def error(scores):

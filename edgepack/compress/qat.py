@@ -132,6 +132,9 @@ def calibrate_in_turn(wrapped: Any, rows: NDArray[np.int32] | Rows, method: Meth
     rounded and so is everything before: rounding has moved means and reach by then, and no range of the
     float model knows of it. A layer that is called more than once gets a range that holds those of its
     calls. All rows go through together, so that one pass is enough.
+
+    Activations come last, after weights and biases, in Nagel et al., "A White Paper on Neural Network
+    Quantization", 2021, too; here each also comes after the activations before it.
     """
     for layer in _with_rounded_output(wrapped):
         for end in ("min_var", "max_var"):
