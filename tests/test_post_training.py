@@ -164,6 +164,21 @@ def test_corrected_biases_are_in_the_int8_model_alone(ptq_bias):
     np.testing.assert_allclose(rounded.numpy(), plain + corrections["block0_ffn_out"], rtol=1e-6)
 
 
+def test_ranges_are_those_of_the_corrected_biases_which_stay_out_of_the_weights(ptq, float_weights, tmp_path):
+    folder = carried_out(RECIPES["ptq-bias-ranges"], float_weights, tmp_path)
+    corrections = dict(np.load(folder / "bias_corrections.npz"))
+    before, plain = (steps.restore(build, work, quantized=False) for work in (ptq, folder))
+    bias = before.get_layer("block0_ffn_out").bias.numpy()
+    np.testing.assert_array_equal(plain.get_layer("block0_ffn_out").bias.numpy(), bias)
+    rounded = steps.restore(build, folder, quantized=True)
+    wrapper = rounded.get_layer("quant_block0_ffn_out")
+    weight, quantizer, ranges_of_weight = wrapper._weight_vars[0]
+    inputs = keras.Model(rounded.inputs, wrapper.input)(HISTORIES)
+    reach = inputs @ quantizer(weight, False, weights=ranges_of_weight) + bias + corrections["block0_ffn_out"]
+    ends = [float(wrapper._output_quantizer_vars[end]) for end in ("min_var", "max_var")]
+    np.testing.assert_allclose(ends, (reach.numpy().min(), reach.numpy().max()), rtol=1e-5)
+
+
 def test_an_equalized_model_has_the_scores_of_the_float_one(ptq, ptq_bias):
     before, after = (steps.restore(build, folder, quantized=False) for folder in (ptq, ptq_bias))
     wanted = before(HISTORIES).numpy()

@@ -116,9 +116,7 @@ def calibrate(wrapped: Any, plain: Any, rows: NDArray[np.int32] | Rows, method: 
     among them, where TF-MOT would start at ±6 and take thousands of steps to get away.
     """
     quantizers = {
-        bare_name(layer.name): layer._output_quantizer_vars
-        for layer in wrapped.layers
-        if getattr(layer, "_output_quantizer_vars", None)
+        bare_name(layer.name): layer._output_quantizer_vars for layer in _with_rounded_output(wrapped)
     }
     outputs = {name: _outputs_of(plain.get_layer(name)) for name in quantizers}
     watched = tf.function(keras.Model(plain.inputs, outputs), reduce_retracing=True)
@@ -126,6 +124,45 @@ def calibrate(wrapped: Any, plain: Any, rows: NDArray[np.int32] | Rows, method: 
         quantizers[name]["min_var"].assign(low)
         quantizers[name]["max_var"].assign(high)
     refresh_weight_ranges(wrapped)
+
+
+def calibrate_in_turn(wrapped: Any, rows: NDArray[np.int32] | Rows, method: Method = "min-max") -> None:
+    """Set every output range of `wrapped` by `method` from what it computes itself, layer after layer.
+
+    Each range is chosen from all `rows` int32 [n, L] an input as they leave its layer when the weights are
+    rounded and so is everything before: rounding has moved means and reach by then, and no range of the
+    float model knows of it. A layer that is called more than once gets a range that holds those of its
+    calls. All rows go through together, so that one pass is enough.
+
+    Activations come last, after weights and biases, in Nagel et al., "A White Paper on Neural Network
+    Quantization", 2021, too; here each also comes after the activations before it.
+    """
+    for layer in _with_rounded_output(wrapped):
+        for end in ("min_var", "max_var"):
+            layer._output_quantizer_vars[end].assign(0.0)
+        layer._output_quantizers = [_Choosing(layer._output_quantizers[0], method)]
+    try:
+        wrapped(fed(wrapped, rows), training=False)
+    finally:
+        for layer in _with_rounded_output(wrapped):
+            layer._output_quantizers = [layer._output_quantizers[0].quantizer]
+
+
+class _Choosing:
+    """Stands for an output's `quantizer` during an eager pass: widens its range, then rounds by it."""
+
+    def __init__(self, quantizer: Any, method: Method) -> None:
+        self.quantizer, self._method = quantizer, method
+
+    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any]) -> Any:
+        low, high = chosen(lambda: [("", inputs.numpy())], self._method)[""]
+        weights["min_var"].assign(tf.minimum(weights["min_var"], low))
+        weights["max_var"].assign(tf.maximum(weights["max_var"], high))
+        return self.quantizer(inputs, training, weights=weights)
+
+
+def _with_rounded_output(wrapped: Any) -> list[Any]:
+    return [layer for layer in wrapped.layers if getattr(layer, "_output_quantizers", None)]
 
 
 def _seen(

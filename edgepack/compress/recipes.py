@@ -86,13 +86,16 @@ class PostTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Quantization after training with ranges of edgepack's own, where the converter knows min-max alone.
 
     `calibration` chooses the ranges of activations (`edgepack.ranges`), `equalize` evens out channels across
-    layers first, and `bias_correction` takes from each bias what rounding adds to the mean. `float_layers`
-    stay float32 in int8 files: mixed precision.
+    layers first, and `bias_correction` takes from each bias what rounding adds to the mean. With
+    `range_correction` ranges are chosen layer by layer from what arrives when weights, corrected biases and
+    all ranges before are as the file has them, instead of from the float model. `float_layers` stay float32
+    in int8 files: mixed precision.
     """
 
     calibration: Method = "min-max"
     equalize: bool = False
     bias_correction: bool = False
+    range_correction: bool = False
     float_layers: tuple[str, ...] = ()
 
 
@@ -277,6 +280,8 @@ _PLAIN = (
     Recipe(name="ptq-mse", post_training=PostTraining(calibration="mse")),
     Recipe(name="ptq-entropy", post_training=PostTraining(calibration="entropy")),
     Recipe(name="ptq-bias", post_training=PostTraining(bias_correction=True)),
+    Recipe(name="ptq-ranges", post_training=PostTraining(range_correction=True)),
+    Recipe(name="ptq-bias-ranges", post_training=PostTraining(bias_correction=True, range_correction=True)),
     Recipe(name="ptq-equalize", post_training=PostTraining(equalize=True)),
     Recipe(name="ptq-equalize-bias", post_training=PostTraining(equalize=True, bias_correction=True)),
     Recipe(name="qat", quantization=_QAT),

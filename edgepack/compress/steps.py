@@ -101,10 +101,7 @@ def compress(
     if recipe.quantization is not None:
         serving = _quantize(graphs, recipe, recipe.quantization, rules, calibration, finetune, work)
     elif recipe.post_training is not None:
-        serving = _calibrated(graphs, recipe, recipe.post_training, calibration)
-        if recipe.post_training.bias_correction:
-            # Apart from the weights: other formats round otherwise, or not at all.
-            np.savez(work / _CORRECTIONS, **equalize.bias_corrections(serving, graphs.serving, calibration))
+        serving = _calibrated(graphs, recipe, recipe.post_training, calibration, work)
     save_weights(serving, work / _SERVING)
     write_atomic(work / _RECIPE, msgspec.json.encode(recipe))
     for name in (_THINNED, _PRUNED, _GRIDDED, _CLUSTERED):
@@ -290,12 +287,21 @@ def _quantize(
 
 
 def _calibrated(
-    graphs: Graphs, recipe: Recipe, settings: PostTraining, calibration: NDArray[np.int32] | Rows
+    graphs: Graphs, recipe: Recipe, settings: PostTraining, calibration: NDArray[np.int32] | Rows, work: Path
 ) -> Any:
     if settings.equalize:
         equalize.equalize(graphs.serving, _tied(graphs))
-    serving = _wrapped(graphs.serving, recipe)
-    qat.calibrate(serving, graphs.serving, calibration, settings.calibration)
+    serving, corrections = _wrapped(graphs.serving, recipe, float_layers=settings.float_layers), {}
+    if settings.bias_correction:
+        corrections = equalize.bias_corrections(serving, graphs.serving, calibration)
+        # Apart from the weights: other formats round otherwise, or not at all.
+        np.savez(work / _CORRECTIONS, **corrections)
+    if settings.range_correction:
+        equalize.add_to_biases(serving, corrections)
+        qat.calibrate_in_turn(serving, calibration, settings.calibration)
+        transfer(graphs.serving, serving, table="", tied=None)  # takes the corrections out again
+    else:
+        qat.calibrate(serving, graphs.serving, calibration, settings.calibration)
     return serving
 
 

@@ -1,6 +1,7 @@
 """Keras serving graph to ONNX in every format that a web target can run."""
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ from edgepack.convert.onnx_graph import (
 )
 from edgepack.convert.ort_format import to_ort
 from edgepack.errors import ConvertError, did_you_mean
-from edgepack.ranges import Method
+from edgepack.ranges import Method, Ranges
 from edgepack.rows import Rows
 
 if TYPE_CHECKING:
@@ -35,13 +36,11 @@ __all__ = ["FORMATS", "convert", "export", "op_list", "quantized", "table_bytes"
 
 _OPSET = 17
 
-_VARIANTS: dict[str, Callable[[Graph, NDArray[np.int32] | Rows, Method, Collection[str]], Graph]] = {
-    "float32": lambda graph, calibration, method, kept: graph,
-    "float16": lambda graph, calibration, method, kept: onnx_quantize.float16(graph),
-    "dynamic": lambda graph, calibration, method, kept: onnx_quantize.dynamic(graph, kept),
-    "qdq": lambda graph, calibration, method, kept: onnx_quantize.qdq(
-        graph, onnx_quantize.measured_ranges(graph, calibration, method), kept
-    ),
+_VARIANTS: dict[str, Callable[[Graph, Callable[[], Ranges], Collection[str]], Graph]] = {
+    "float32": lambda graph, ranges, kept: graph,
+    "float16": lambda graph, ranges, kept: onnx_quantize.float16(graph),
+    "dynamic": lambda graph, ranges, kept: onnx_quantize.dynamic(graph, kept),
+    "qdq": lambda graph, ranges, kept: onnx_quantize.qdq(graph, ranges(), kept),
 }
 _INT8 = ("dynamic", "qdq")
 FORMATS = tuple(f"{container}-{variant}" for container in ("onnx", "ort") for variant in _VARIANTS)
@@ -71,12 +70,14 @@ def quantized(
     *,
     method: Method = "min-max",
     bias_correction: bool = False,
+    range_correction: bool = False,
     float_layers: Collection[str] = (),
 ) -> bytes:
     """Return a float ONNX model, canonical or not, in one of FORMATS; see `convert`.
 
-    `method` chooses the ranges that `qdq` reads off the calibration. With `bias_correction` int8 formats take
-    from the biases what rounding adds to the means. Weights of `float_layers` stay float32 in them.
+    `method` chooses the ranges that `qdq` reads off the calibration, with `range_correction` in turn, from
+    what the rounding before leaves. With `bias_correction` int8 formats take from the biases what rounding
+    adds to the means. Weights of `float_layers` stay float32 in them.
     """
     container, _, variant = format.partition("-")
     if format not in FORMATS:
@@ -89,7 +90,9 @@ def quantized(
     graph = parse(float_onnx)
     if bias_correction and variant in _INT8:
         graph = onnx_quantize.corrected(graph, calibration, float_layers)
-    data = to_bytes(_VARIANTS[variant](graph, calibration, method, float_layers))
+    measured = onnx_quantize.ranges_in_turn if range_correction else onnx_quantize.measured_ranges
+    ranges = partial(measured, graph, calibration, method, float_layers)
+    data = to_bytes(_VARIANTS[variant](graph, ranges, float_layers))
     # Folding constants would write float16 weights out a second time, as float32, and codes as int32.
     folds = variant != "float16" and not has_codes(graph)
     return to_ort(data, folds_constants=folds) if container == "ort" else data

@@ -9,6 +9,7 @@ products cannot transpose.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -80,23 +81,45 @@ def dynamic(graph: Graph, float_layers: Collection[str] = ()) -> Graph:
 def qdq(graph: Graph, ranges: Ranges, float_layers: Collection[str] = ()) -> Graph:
     """Quantize to int8 with fixed activation ranges, tensor -> (min, max), as of `measured_ranges`.
 
-    `float_layers` as for `dynamic`.
+    An activation that has none stays float. `float_layers` as for `dynamic`.
     """
 
     def multiply(product: Product, weight: Stored, weights: dict[str, Array]) -> Nodes:
-        return _qdq_product(product, weight, weights, *ranges[product.activation])
+        return _qdq_product(product, weight, weights, ranges.get(product.activation))
 
     return _quantized(graph, multiply, float_layers)
 
 
 def measured_ranges(
-    graph: Graph, calibration: NDArray[np.int32] | Rows, method: Method = "min-max"
+    graph: Graph,
+    calibration: NDArray[np.int32] | Rows,
+    method: Method = "min-max",
+    float_layers: Collection[str] = (),
 ) -> Ranges:
     """Return the range of each tensor that enters a product, by `method` over `calibration`.
 
-    `calibration`: int32 [n, L] an input.
+    `calibration`: int32 [n, L] an input. `float_layers` as for `dynamic`: their products need no range.
     """
-    return chosen(lambda: _activations(graph, calibration), method)
+    wanted = _entering(graph, float_layers)
+    return chosen(lambda: _values(graph, wanted, calibration), method)
+
+
+def ranges_in_turn(
+    graph: Graph,
+    calibration: NDArray[np.int32] | Rows,
+    method: Method = "min-max",
+    float_layers: Collection[str] = (),
+) -> Ranges:
+    """Return what `measured_ranges` does, tensor after tensor, off the graph that is quantized so far.
+
+    Each range is chosen from what arrives when all weights, and the activations before it, are rounded.
+    """
+    ranges: Ranges = {}
+    # Nodes of a file follow those that they read, and so do the tensors here.
+    for name in _entering(graph, float_layers):
+        rounded = qdq(graph, ranges, float_layers)
+        ranges |= chosen(partial(_values, rounded, [name], calibration), method)
+    return ranges
 
 
 def corrected(
@@ -144,22 +167,28 @@ def _rounding_error(product: Product, weight: Stored, array: Array) -> NDArray[n
 
 def _means(graph: Graph, calibration: NDArray[np.int32] | Rows) -> dict[str, NDArray[np.float64]]:
     totals: dict[str, NDArray[np.float64]] = {}
-    for name, values in _activations(graph, calibration):
+    for name, values in _values(graph, _entering(graph), calibration):
         mean = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
         totals[name] = totals.get(name, 0) + mean / row_count(calibration)
     return totals
 
 
-def _activations(
-    graph: Graph, calibration: NDArray[np.int32] | Rows
+def _entering(graph: Graph, float_layers: Collection[str] = ()) -> list[str]:
+    """Return each tensor that enters a product, once, in the order of the nodes."""
+    return list(dict.fromkeys(product.activation for product in _products(graph, float_layers).values()))
+
+
+def _values(
+    graph: Graph, wanted: list[str], calibration: NDArray[np.int32] | Rows
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield, row by row of `calibration`, each tensor that enters a product."""
+    """Yield, row by row of `calibration`, each tensor of `wanted`."""
     import onnxruntime
 
-    wanted = sorted({product.activation for product in _products(graph).values()})
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # sums are then added in one order, whatever the machine
+    # A product of rounded values, not of this machine's integers, which may overflow 16 bits.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(
         to_bytes(graph._replace(outputs=outputs)), options, providers=["CPUExecutionProvider"]
     )
@@ -305,19 +334,29 @@ def _dynamic_product(product: Product, weight: Stored, weights: dict[str, Array]
 
 
 def _qdq_product(
-    product: Product, weight: Stored, weights: dict[str, Array], low: float, high: float
+    product: Product, weight: Stored, weights: dict[str, Array], ends: tuple[float, float] | None
 ) -> Nodes:
+    matrix = f"{product.output}/matrix"
+    source, nodes = product.activation, []
+    if ends is not None:
+        source, nodes = f"{product.activation}/real", _rounded(product.activation, weights, *ends)
+    return [
+        *nodes,
+        _dequantized(weight, weight.name, matrix),
+        *_with_bias(helper.make_node("MatMul", [source, matrix], [product.output]), product),
+    ]
+
+
+def _rounded(activation: str, weights: dict[str, Array], low: float, high: float) -> Nodes:
+    """Round an activation to 256 levels from `low` to `high`; the result is called `activation`/real."""
     scale = np.float32(max(high - low, 1e-8) / 255)
-    names = [f"{ANONYMOUS}_{product.activation}/{part}" for part in ("scale", "zero")]
+    names = [f"{ANONYMOUS}_{activation}/{part}" for part in ("scale", "zero")]
     weights[names[0]] = np.asarray(scale)
     weights[names[1]] = np.asarray(np.rint(-low / scale).clip(0, 255), np.uint8)
-    quantized, real = f"{product.activation}/uint8", f"{product.activation}/real"
-    matrix = f"{product.output}/matrix"
+    quantized = f"{activation}/uint8"
     return [
-        helper.make_node("QuantizeLinear", [product.activation, *names], [quantized]),
-        helper.make_node("DequantizeLinear", [quantized, *names], [real]),
-        _dequantized(weight, weight.name, matrix),
-        *_with_bias(helper.make_node("MatMul", [real, matrix], [product.output]), product),
+        helper.make_node("QuantizeLinear", [activation, *names], [quantized]),
+        helper.make_node("DequantizeLinear", [quantized, *names], [f"{activation}/real"]),
     ]
 
 

@@ -40,6 +40,7 @@ def artifact(place: Place, split: Kept, model: Model, compressed: Kept, recipe: 
             onnx.quantized,
             method=settings.calibration,
             bias_correction=settings.bias_correction,
+            range_correction=settings.range_correction,
             float_layers=settings.float_layers,
         )
         place.tell(f"converting {recipe} to {format}", 0, 0)
