@@ -103,7 +103,8 @@ def render_plan(planned: Plan, as_json: bool) -> str:
     if as_json:
         return msgspec.json.format(msgspec.json.encode(planned), indent=2).decode() + "\n"
     model, teacher = planned.config.model, planned.config.teacher
-    taught = f" taught by {teacher.family or teacher.file}" if teacher else ""
+    several = f" (the mean of {teacher.seeds} trainings)" if teacher and teacher.seeds > 1 else ""
+    taught = f" taught by {teacher.family or teacher.file}{several}" if teacher else ""
     recipes = ", ".join(recipes_in_order(planned.config.compress.recipes, known(planned.config.compress.own)))
     lines = [f"{planned.name}: {model.family or model.file}{taught}, recipes {recipes}"]
     for target in planned.targets:

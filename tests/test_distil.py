@@ -336,6 +336,8 @@ def test_a_teacher_of_two_seeds_is_their_mean_and_reuses_the_training_of_a_singl
     alone, _ = build._reference(place, split, items)
 
     path.write_text(CONFIG.format(width=8).replace("[teacher]", "[teacher]\nseeds = 2"))
+    told = planning.render_plan(planning.plan(path, load_config(path)), as_json=False)
+    assert "taught by sasrec (the mean of 2 trainings)" in told
     place = Place(load_config(path), tmp_path, place.store, silent)
     pair, ranked = build._reference(place, split, items)
     assert pair.weights.digest == alone.weights.digest
