@@ -35,6 +35,7 @@ class Terminal:
         )
         self._what = ""
         self._began = self._spoke = time.monotonic()
+        self._first = 0
 
     def __enter__(self) -> "Terminal":
         self._bars.start()
@@ -60,18 +61,20 @@ class Terminal:
         if self._is_new(what):
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
-            self._bars.add_task(what, total=total or None)
+            self._bars.add_task(what, completed=done, total=total or None)
         for task in self._bars.task_ids:
             self._bars.update(task, description=what, completed=done, total=total or None)
 
     def _line(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if self._is_new(what):
-            self._began = now
+            self._began, self._first = now, done
         elif now - self._spoke < _QUIET_S and done < (total or done + 1):
             return
         self._spoke = now
-        eta_s = (now - self._began) / done * (total - done) if done and total else None
+        # What an earlier run had done took none of this one's time.
+        finished = done - self._first
+        eta_s = (now - self._began) / finished * (total - done) if finished and total else None
         tail = f" {done}/{total}" if total else ""
         ending = f", about {eta_s:.0f} s left" if eta_s and eta_s >= 1 else ""
         self._console.print(f"{what}{tail}{ending}", markup=False, soft_wrap=True)
