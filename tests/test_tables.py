@@ -255,6 +255,48 @@ def test_popular_items_get_the_fine_steps_on_one_scale():
     assert (stored[head] % 2 != 0).any()
 
 
+def test_which_of_equally_popular_items_have_rows_does_not_follow_their_numbers():
+    # Numbers go by all events, those that quality is measured on included.
+    multiples = grid.row_multiples(
+        np.full(1001, 3), (Band(share=0.5, multiple=1), Band(share=0.5, multiple=0))
+    )
+    kept = np.flatnonzero(multiples[1:])
+    assert len(kept) == 500
+    assert 200 < (kept < 500).sum() < 300
+
+
+def with_positions_of_the_rows_size():
+    """Return graphs in which an item without a row still is something to normalize: its place."""
+    graphs = build()
+    positions = graphs.training.get_layer("positions")
+    positions.set_weights([np.random.default_rng(8).normal(0, 0.5, positions.get_weights()[0].shape)])
+    steps._to_serving(graphs)
+    return graphs
+
+
+def test_rare_items_may_be_left_without_a_row(tmp_path):
+    bands = (Band(share=0.5, multiple=1), Band(share=0.25, multiple=2), Band(share=0.25, multiple=0))
+    settings = Tables(rank_share=1.0, table=Grid(step=0.1, rate=0.01), bands=bands, epochs=1)
+    qat_settings = QuantizationAware(epochs=1)
+    plain, quantized = compressed(tmp_path, settings, qat_settings, with_positions_of_the_rows_size)
+    order = 1 + np.argsort(-POPULARITY[1:])
+    rows = plain.get_layer("item_embedding").get_weights()[0]
+    assert not rows[order[90:]].any()
+    assert rows[order[:90]].any(axis=1).all()
+    for model in (plain, quantized):
+        scores = model(HISTORIES, training=False).numpy()
+        assert np.isfinite(scores).all()
+        assert not scores[:, order[90:]].any()
+        assert scores[:, order[:90]].any(axis=0).all()
+    data = tflite.convert(quantized, "tflite-int8-f32scores", length=LENGTH, calibration=HISTORIES)
+    (tmp_path / "model.tflite").write_bytes(data)
+    found = host.run("litert", tmp_path / "model.tflite", {"history": HISTORIES}, deadline_s=60)
+    wanted = quantized(HISTORIES, training=False).numpy()
+    assert parity.check(wanted, found, "tflite-int8-f32scores").reason == ""
+    with pytest.raises(ValueError, match="give one band a multiple of 1 or more"):
+        Tables(bands=bands[2:])
+
+
 def test_a_table_stored_twice_is_found_in_tflite_and_in_onnx():
     history = keras.Input((LENGTH,), dtype="int32", name="history")
     values = RNG.normal(size=(ITEMS + 1, WIDTH)).astype(np.float32)

@@ -216,7 +216,7 @@ def _with_steps(wrapped: Any, rules: Rules) -> Any:
 
 
 def _rate_loss(rate: float, weight: Any, steps: Any) -> Any:
-    return rate * grid.bits(weight / steps)
+    return rate * grid.bits(grid.in_steps(weight, steps))
 
 
 def _copied(model: Any, clone_function: Callable[[Any], Any]) -> Any:

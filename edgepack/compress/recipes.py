@@ -113,10 +113,14 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A `share` (0..1) of the items, by popularity, whose rows have `multiple` times the finest step."""
+    """A `share` (0..1) of the items, by popularity, whose rows have `multiple` times the finest step.
+
+    A multiple of 0 leaves nothing of them: they are neither ranked nor understood in a history. Where most
+    items were taken a time or two, what they would take makes the others' steps finer.
+    """
 
     share: Annotated[float, msgspec.Meta(gt=0, le=1)]
-    multiple: Annotated[int, msgspec.Meta(ge=1)]
+    multiple: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Codes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,6 +197,8 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if self.codes and self.hashed:
             raise ValueError("codes and hashed both take the table's place: leave one out")
+        if self.bands and not any(band.multiple for band in self.bands):
+            raise ValueError("bands of multiple 0 alone leave no row: give one band a multiple of 1 or more")
         if self.by_worth and self.bands:
             raise ValueError(
                 "by_worth and bands both choose the rows' steps: set by_worth = false or no bands"

@@ -19,14 +19,15 @@ from edgepack.levels import INT8_LEVELS
 
 Array = NDArray[np.float32]
 
+_TIES_SEED = 31
 _TRIED_STEPS = np.geomspace(0.02, 4.0, 80)  # standard deviations
 
 
 class Rule(NamedTuple):
     """How one weight is rounded: to whole multiples of its rows' steps, at most `levels` of them.
 
-    `steps` is float32 [rows, 1], or [1, 1] for one step for all; each a whole multiple of the least. `rate`
-    is the price of a bit a weight in a training's loss.
+    `steps` is float32 [rows, 1], or [1, 1] for one step for all; each a whole multiple of the least, or 0 for
+    a row of nothing. `rate` is the price of a bit a weight in a training's loss.
     """
 
     steps: Array
@@ -40,7 +41,7 @@ def rule_of(values: Array, grid: Grid, multiples: NDArray[np.int32] | None = Non
     `multiples` int32 [rows] (of `row_multiples`) makes the steps of some rows coarser. A grid without a
     step of its own takes the one of least squared error, found on the rows of the finest step.
     """
-    finest = values if multiples is None else values[multiples == multiples.min()]
+    finest = values if multiples is None else values[multiples == multiples[multiples > 0].min()]
     spread = float(values.std()) or 1.0
     step = spread * grid.step if grid.step else _least_squares_step(finest, grid.levels)
     steps = np.full((1, 1), step) if multiples is None else step * multiples[:, None].astype(np.float64)
@@ -51,15 +52,19 @@ def row_multiples(popularity: NDArray[np.int64], bands: Sequence[Band]) -> NDArr
     """Return the multiple of the finest step for each table row, int32 [V + 1], by the items' popularity.
 
     `popularity` int64 [V + 1] counts how often an item was taken. The most popular `bands[0].share` of the
-    items get its `multiple`, and so on; what the bands leave over, and the padding row, goes with the last.
+    items get its `multiple`, and so on; what the bands leave over goes with the last. The padding row goes
+    with the last that has rows: were it nothing, a norm would divide by nothing, in a step of int8.
     """
-    order = np.argsort(-popularity[1:], kind="stable")
+    # Of items taken as often chance decides: their numbers follow all events, those held out included.
+    drawn = np.random.default_rng(_TIES_SEED).permutation(len(popularity) - 1)
+    order = drawn[np.argsort(-popularity[1:][drawn], kind="stable")]
     multiples = np.full(len(popularity), bands[-1].multiple, np.int32)
     begin = 0.0
     for band in bands:
         places = slice(round(begin * len(order)), round((begin + band.share) * len(order)))
         multiples[1 + order[places]] = band.multiple
         begin += band.share
+    multiples[0] = next((band.multiple for band in reversed(bands) if band.multiple), 0)
     return multiples
 
 
@@ -111,8 +116,13 @@ class GridQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type: ign
 
 def on_grid(values: Any, steps: Any, levels: int) -> Any:
     """Return `values` [rows, columns] rounded to multiples of `steps`; a gradient passes straight through."""
-    counted = tf.clip_by_value(values / steps, -float(levels), float(levels))
+    counted = tf.clip_by_value(in_steps(values, steps), -float(levels), float(levels))
     return tf.grad_pass_through(tf.round)(counted) * steps
+
+
+def in_steps(values: Any, steps: Any) -> Any:
+    """Return how many of its row's `steps` each of `values` [rows, columns] is: none where these are 0."""
+    return tf.math.divide_no_nan(values, tf.broadcast_to(steps, tf.shape(values)))
 
 
 def _least_squares_step(values: Array, levels: int) -> float:
