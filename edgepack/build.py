@@ -209,6 +209,7 @@ class _Build:
         self.teacher = reference if planned.config.teacher else None
         self.vocabulary = (split.path / "vocabulary.json").read_bytes()
         self.recipes = known(planned.config.compress.own)
+        self.refused: dict[str, str] = {}
         self.rows: dict[tuple[str, str], ModelRow] = {}
         out.mkdir(parents=True, exist_ok=True)
 
@@ -290,11 +291,7 @@ class _Build:
         self.place.tell(what, done, total)
 
     def _made(self, recipe: str, format: str) -> tuple[Kept, Kept] | Dropped:
-        if self.recipes[recipe].trains and self.model.why_not_trained_further:
-            reason = f"{self.model.name} cannot be trained further: {self.model.why_not_trained_further}"
-            return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
-        if self.recipes[recipe].needs_layers and self.model.onnx is not None:
-            reason = f"{self.model.name} came as ONNX, which holds no Keras layers: use the recipe `ptq`"
+        if reason := self._why_not(recipe):
             return Dropped(recipe=recipe, format=format, runtime="compression", reason=reason)
         trained = self._trained(recipe)
         weights = compression.compress(self.place, self.split, trained, recipe, self.teacher)
@@ -303,6 +300,11 @@ class _Build:
         if isinstance(failure, str):
             return Dropped(recipe=recipe, format=format, runtime="conversion", reason=failure)
         return weights, made
+
+    def _why_not(self, recipe: str) -> str:
+        if recipe not in self.refused:
+            self.refused[recipe] = compression.why_not(self.model, self.recipes[recipe])
+        return self.refused[recipe]
 
     def _trained(self, recipe: str) -> models.Trained:
         """Return the float model that a recipe starts from."""

@@ -88,9 +88,10 @@ class TeacherConfig(ModelConfig, frozen=True, kw_only=True):
 
 
 class CompressConfig(_Checked, frozen=True, kw_only=True):
-    """Recipes beside the float model; each becomes candidates in every quantized format.
+    """Recipes beside the float model; each becomes candidates in every quantized format that takes it.
 
     `own` names more of them: `from` says which one each starts from, the rest what differs in its steps.
+    `training` holds keys of `train.settings.TrainingSettings` for their fine-tunings, over the model's own.
     """
 
     recipes: tuple[str, ...] = ("ptq", "qat", "prune50-qat")
@@ -108,10 +109,11 @@ class TargetsConfig(_Checked, frozen=True, kw_only=True):
 class QualityConfig(_Checked, frozen=True, kw_only=True):
     """How ranking is judged: the K of every @K metric, seen items filtered or not, the noise floor.
 
-    `noise_floor` trains the float model once more with another seed, so that the overlap of two equal
-    models stands beside every overlap. `groups` is a CSV file of users and the groups that they belong to
-    (a heading, the user first, then one column a grouping), `group_columns` names columns of the log that do
-    so; each is reported and judged beside the groups by history length and by the target's popularity.
+    `noise_floor` trains what all is held against once more with other seeds (a teacher as often as it has
+    seeds), so that the overlap of two equal models stands beside every overlap. `groups` is a CSV file of
+    users and the groups that they belong to (a heading, the user first, then one column a grouping),
+    `group_columns` names columns of the log that do so; each is reported and judged beside the groups by
+    history length and by the target's popularity.
     `attribute_loss` also tells what each layer and each group of the item table's rows costs alone.
     """
 

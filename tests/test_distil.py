@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgepack import build, planning
 from edgepack.compress.recipes import RECIPES
-from edgepack.config import load_config
+from edgepack.config import Config, DataConfig, ModelConfig, load_config
 from edgepack.data.types import EvaluationSet, Split, padded
 from edgepack.errors import ConfigError
 from edgepack.evaluate.ranking import evaluate, overlap
@@ -374,6 +374,7 @@ def test_a_teacher_of_two_seeds_is_their_mean_and_reuses_the_training_of_a_singl
         ),
         ("epochs = 3", "epocs = 3", "Did you mean 'epochs'?"),
         ('[teacher]\nfamily = "sasrec"', '[teacher]\nfamily = "sasrek"', "teacher.family 'sasrek'"),
+        ('[model]\nfamily = "sasrec"', '[model]\nfamily = "bert4rec"', "cannot be a student: it fills gaps"),
         ("[compress]", "[distillation]\ntemprature = 2\n[compress]", "Did you mean 'temperature'?"),
         ("[compress]", "[distillation]\nsoft = -1.0\n[compress]", "soft"),
         ("[compress]", "[distillation]\nhard = 0\nsoft = 0\n[compress]", "which teaches nothing"),
@@ -403,3 +404,21 @@ def test_a_recipes_name_says_which_of_its_trainings_listen_to_a_teacher() -> Non
         settings = [step for step in (recipe.pruning, recipe.quantization) if step is not None]
         assert recipe.distil == name.startswith("distil")
         assert all(step.distil == name.startswith(("distil", "guided")) for step in settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (ModelConfig(family="bert4rec"), "it fills gaps"),
+        (ModelConfig(family="twotower", query_length=4, query_buckets=16), "it reads a search"),
+    ],
+    ids=["bert4rec", "twotower"],
+)
+def test_a_model_that_no_teacher_can_be_asked_for_is_told_before_it_is_trained(
+    tmp_path: Path, settings: ModelConfig, why: str
+) -> None:
+    config = Config(data=DataConfig(path="log.csv"), model=settings)
+    model = configured.model(Place(config, tmp_path, Store(tmp_path), silent), 20)
+    for name in ("guided-qat", "guided-table-4bit-qat", "guided-cluster16-ptq"):
+        assert f"can listen to no teacher: {why}" in compression.why_not(model, RECIPES[name])
+    assert not any(compression.why_not(model, RECIPES[name]) for name in ("float", "ptq-mse", "qat"))

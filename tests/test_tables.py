@@ -1,5 +1,7 @@
 """Table formats: the levels that were trained stand in the shipped files, and pay off in a download."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from edgepack.models import neumf, sasrec
@@ -222,7 +224,7 @@ def test_low_rank_refuses_what_it_cannot_do():
         low_rank.low_rank(build(), WIDTH + 1)
     with pytest.raises(ConvertError, match="no product with its item table"):
         low_rank.low_rank(build(neumf, width=8, mlp_in=8, mlp_out=8), 4)
-    for asked in (Tables(rank_share=0.5), Tables(by_worth=True)):
+    for asked in (Tables(rank_share=0.5), Tables(table=Grid(), by_worth=True)):
         with pytest.raises(ConvertError, match="no product with its item table"):
             formats.worth_of(build(neumf, width=8, mlp_in=8, mlp_out=8), asked, HISTORIES)
 
@@ -293,8 +295,21 @@ def test_rare_items_may_be_left_without_a_row(tmp_path):
     found = host.run("litert", tmp_path / "model.tflite", {"history": HISTORIES}, deadline_s=60)
     wanted = quantized(HISTORIES, training=False).numpy()
     assert parity.check(wanted, found, "tflite-int8-f32scores").reason == ""
-    with pytest.raises(ValueError, match="give one band a multiple of 1 or more"):
-        Tables(bands=bands[2:])
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"table": Grid(), "bands": (Band(share=0.5, multiple=0),)}, "give one band a multiple of 1 or more"),
+        ({"bands": (Band(share=0.5, multiple=2),)}, "give table levels or a step"),
+        ({"by_worth": True}, "give table levels or a step"),
+        ({"table": Grid(), "bands": (Band(share=0.6, multiple=1),) * 2}, "may sum to 1 at most"),
+    ],
+    ids=["no row is left", "bands of no grid", "worth of no grid", "more than all items"],
+)
+def test_steps_by_row_that_mean_nothing_are_refused(asked: dict[str, Any], told: str):
+    with pytest.raises(ValueError, match=told):
+        Tables(**asked)
 
 
 def test_a_table_stored_twice_is_found_in_tflite_and_in_onnx():

@@ -167,11 +167,11 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `rank_share` > 0 turns the table to the axes along which errors cost the ranking alike and keeps that
     share of them (1: all, for the grid's sake; it needs a model that looks up and scores with one table).
     `table` is the grid of embedding tables, `network` that of Dense kernels and positions, None leaves either
-    at 8 bits. `bands`, most popular items first, gives rows of the table coarser steps, `by_worth` every row
-    one by what its errors cost, and `layers` a layer a grid of its own in the network's place. `control`
-    finds bands and layers. `codes` puts sums of rows of small books in the place of the table's rows,
-    `hashed` shared rows times a scale an item; the table's grid is then that of the books, or of the shared
-    rows. Nothing is trained with `epochs` 0.
+    at 8 bits. `bands`, most popular items first, gives rows of the table's grid coarser steps, `by_worth`
+    every row one by what its errors cost, and `layers` a layer a grid of its own in the network's place.
+    `control` finds bands and layers. `codes` puts sums of rows of small books in the place of the table's
+    rows, `hashed` shared rows times a scale an item; the table's grid is then that of the books, or of the
+    shared rows. Nothing is trained with `epochs` 0.
     """
 
     rank_share: float = 0.0
@@ -197,6 +197,12 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if self.codes and self.hashed:
             raise ValueError("codes and hashed both take the table's place: leave one out")
+        if (self.bands or self.by_worth) and self.table is None:
+            raise ValueError(
+                "bands and by_worth make rows of the table's grid coarser: give table levels or a step"
+            )
+        if sum(band.share for band in self.bands) > 1 + _ROUNDING:
+            raise ValueError("the shares of bands are parts of the items: they may sum to 1 at most")
         if self.bands and not any(band.multiple for band in self.bands):
             raise ValueError("bands of multiple 0 alone leave no row: give one band a multiple of 1 or more")
         if self.by_worth and self.bands:
@@ -320,7 +326,8 @@ _PLAIN = (
     Recipe(name="control-ptq", tables=Tables(control=Control(), epochs=0)),
     Recipe(name="control-qat", tables=Tables(control=Control()), quantization=_QAT),
 )
-# `guided-qat`: the float model is its own teacher. `distil-qat`: [teacher] is, from the float student on.
+# `guided-qat` listens to [teacher] or, where there is none, to the float model; `distil-qat` begins with a
+# float student that learnt from [teacher], too.
 _GUIDED = [_guided(recipe, f"guided-{recipe.name}", False) for recipe in _PLAIN if recipe.trains]
 _DISTILLED = [_guided(recipe, f"distil-{recipe.name}".removesuffix("-float"), True) for recipe in _PLAIN]
 

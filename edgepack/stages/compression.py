@@ -8,13 +8,23 @@ import msgspec
 from edgepack.compress.recipes import Recipe, known
 from edgepack.profiles import convert_table
 from edgepack.stages import Place, controlled, versions
-from edgepack.stages.configured import Model, distillation, onnx_source
+from edgepack.stages.configured import Model, distillation, onnx_source, why_no_student
 from edgepack.stages.logs import calibration, parity_rows
 from edgepack.stages.models import Trained, family_training, guide_of, identity_of, telling
 from edgepack.store import Kept, source_fingerprint
 
 if TYPE_CHECKING:
     from edgepack.models.graphs import Graphs
+
+
+def why_not(model: Model, recipe: Recipe) -> str:
+    """Return why `model` cannot go through `recipe` at all, "" when it can."""
+    if recipe.trains and model.why_not_trained_further:
+        return f"{model.name} cannot be trained further: {model.why_not_trained_further}"
+    if recipe.needs_layers and model.onnx is not None:
+        return f"{model.name} came as ONNX, which holds no Keras layers: use the recipe `ptq`"
+    reason = why_no_student(model) if recipe.is_guided else ""
+    return f"{model.name} can listen to no teacher: {reason}" if reason else ""
 
 
 def compress(

@@ -61,7 +61,23 @@ def teacher(place: Place, item_count: int) -> Model | None:
             allowed="a teacher is a family, a Keras file, a SavedModel or a .py file with build()",
             remedy="Give the Keras model that the file was exported from.",
         )
+    if reason := why_no_student(model(place, item_count)):
+        raise ConfigError(
+            f"[teacher] of '{place.config.model.family or place.config.model.file}'",
+            f"the model cannot be a student: {reason}",
+            allowed="sasrec, gru4rec, mf, neumf and models of your own that read a history alone",
+            remedy="Choose another family for [model], or take [teacher] and the recipes `distil-…` out.",
+        )
     return found
+
+
+def why_no_student(model: Model) -> str:
+    """Return why `model` can learn from no teacher, "" when its inputs allow it."""
+    if model.onnx is not None:
+        return ""
+    graphs = model.build()
+    found = "fills gaps" if graphs.cloze else "reads a search" if len(graphs.serving.inputs) > 1 else ""
+    return found and f"it {found}, and a teacher is asked about histories"
 
 
 def distillation(place: Place) -> Distillation:

@@ -340,9 +340,12 @@ def rendered(done: list[Outcome]) -> str:
 
 
 def _label(field: str, part: str) -> str:
-    names = techniques()[part] if field == "technique" else (part,)
-    names = tuple(name for name in names if not name.startswith(("guided-", "distil")))
+    names = _shown(part) if field == "technique" else [part]
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _shown(technique: str) -> list[str]:
+    return [name for name in techniques()[technique] if not name.startswith(("guided-", "distil"))]
 
 
 def _told_of(
@@ -351,9 +354,17 @@ def _told_of(
     """Return "yes", "no" or both, with the numbers of the reasons for a "no"; "–" where nothing was tried."""
     mine = [one for one in done if one.cell.family == family and getattr(one.cell, field) == part]
     said = dict.fromkeys(getattr(one, result) for one in mine)
+    if field == "technique" and family == UNTRAINABLE and WORKS in said:
+        said |= dict.fromkeys(_without_layers(part))
     numbers = [str(reasons.setdefault(one, len(reasons) + 1)) for one in said if one not in (WORKS, "")]
     told = "yes" if WORKS in said else "no" if numbers else "–"
     return f"{told} ({', '.join(numbers)})" if numbers else told
+
+
+def _without_layers(technique: str) -> list[str]:
+    """Return what is told of those recipes that look into layers: an ONNX model has none."""
+    names = [f"`{name}`" for name in _shown(technique) if RECIPES[name].needs_layers]
+    return [f"not {', '.join(names)}: it came as ONNX, which holds no Keras layers"] if names else []
 
 
 def main() -> None:
