@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from edgepack.convert.makeup import Makeup, makeup
+from edgepack.errors import ConvertError
 from edgepack.latency.as_target import named_profiles
 from edgepack.profiles import Profile
 from edgepack.report.tables import columns, to_json
@@ -123,6 +124,13 @@ def advise(model: Path, patterns: tuple[str, ...]) -> Advice:
     made = makeup(model)
     table_weights = sum(table.weights for table in made.tables)
     float32_bytes = 4 * (table_weights + made.network_weights)
+    if not float32_bytes:
+        raise ConvertError(
+            str(model),
+            "there are no weights in it",
+            allowed="a trained model: tables and layers with their values",
+            remedy="Give the file that the training wrote.",
+        )
     expected = tuple(_expected(technique, table_weights, made.network_weights) for technique in TECHNIQUES)
     return Advice(
         model=model.name,
@@ -132,7 +140,10 @@ def advise(model: Path, patterns: tuple[str, ...]) -> Advice:
         network_weights=made.network_weights,
         findings=tuple(_findings(made, table_weights)),
         expected=expected,
-        targets=tuple(_fit(profile, expected) for profile in named_profiles(patterns or ("*",), None)),
+        targets=tuple(
+            _fit(profile, float32_bytes // 4, expected)
+            for profile in named_profiles(patterns or ("*",), None)
+        ),
     )
 
 
@@ -163,7 +174,7 @@ def _findings(made: Makeup, table_weights: int) -> list[str]:
     return found
 
 
-def _fit(profile: Profile, expected: tuple[Expected, ...]) -> Fit:
+def _fit(profile: Profile, weights: int, expected: tuple[Expected, ...]) -> Fit:
     budget = profile.budget
     limits: list[tuple[Literal["model_bytes", "download_bytes"], int]] = []
     if budget.model_bytes is not None:
@@ -172,7 +183,13 @@ def _fit(profile: Profile, expected: tuple[Expected, ...]) -> Fit:
         limits.append(("download_bytes", budget.download_bytes))
     limit, allowed = min(limits, key=lambda pair: pair[1], default=(None, None))
     drop, overlap = budget.max_drop.get("ndcg@10", 1.0), budget.min_overlap_at_10 or 0.0
-    small = [one for one in expected if allowed is None or one.model_deflate_bytes <= allowed]
+    # A model's file is held against its limit as it is, a byte a weight; a download is compressed.
+    small = [
+        one
+        for one in expected
+        if (budget.model_bytes is None or weights <= budget.model_bytes)
+        and (budget.download_bytes is None or one.model_deflate_bytes <= budget.download_bytes)
+    ]
     good = [one for one in small if 1 - one.technique.kept <= drop and one.technique.overlap_at_10 >= overlap]
     best = min(good, key=lambda one: one.model_deflate_bytes, default=None)
     if best is not None:

@@ -10,7 +10,8 @@ from edgepack.compress.recipes import SETS, Recipe, decoded, known
 from edgepack.config import Config, beside
 from edgepack.errors import ConfigError, did_you_mean
 from edgepack.latency.as_target import named_profiles
-from edgepack.profiles import Budget, Profile, merged
+from edgepack.profiles import Budget, Profile, convert_table, merged
+from edgepack.train.settings import Distillation
 
 _FLOAT_FORMATS = ("*-float32", "*-float16", "*-dynamic")
 # A trained recipe's weights fit the int8 grid, which TFLite's dynamic range does not use.
@@ -63,6 +64,14 @@ def _check_teacher(config: Config, known: dict[str, Recipe]) -> None:
             "wants a teacher and there is none",
             remedy="Add a table [teacher] with a family or a file, or leave the recipe out.",
         )
+    listening = [name for name in recipes if known[name].is_guided]
+    if listening and not _teaches_without_hints(config):
+        raise ConfigError(
+            "distillation",
+            f"hints are all that is left of it, and '{listening[0]}' fine-tunes without them",
+            allowed="a fine-tuning listens to soft, hard or ranking: hints end with the float training",
+            remedy="Set one of these above 0, or leave out recipes whose fine-tuning has a teacher.",
+        )
     if config.teacher is not None and not distilled:
         raise ConfigError(
             "compress.recipes",
@@ -70,6 +79,11 @@ def _check_teacher(config: Config, known: dict[str, Recipe]) -> None:
             allowed=f"those that do are {', '.join(n for n, one in known.items() if one.distil)}",
             remedy="Name one of them, or take [teacher] out.",
         )
+
+
+def _teaches_without_hints(config: Config) -> bool:
+    how = convert_table({**config.distillation}, Distillation, "edgepack.toml: distillation")
+    return bool(how.hard or how.soft or how.ranking)
 
 
 def _budget(profile: Profile, config: Config) -> Budget:

@@ -63,6 +63,14 @@ def test_a_limit_below_every_recipe_asks_for_a_narrower_model(model, monkeypatch
     assert "teach a narrower model" in fit.why
 
 
+def test_a_models_limit_is_held_against_its_file_and_not_against_a_download(monkeypatch):
+    (profile,) = advising.named_profiles(("android-arm64-low",), None)
+    weights = profile.budget.model_bytes
+    expected = tuple(advising._expected(technique, weights, 0) for technique in advising.TECHNIQUES)
+    assert advising._fit(profile, weights, expected).recipe is not None
+    assert "narrower model" in advising._fit(profile, weights + 1, expected).why
+
+
 def test_every_figure_stands_in_the_result_that_is_named():
     for technique in advising.TECHNIQUES:
         assert technique.recipe in RECIPES

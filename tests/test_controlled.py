@@ -1,6 +1,7 @@
 """Accuracy control in a build: units are layers and table bands, trials rank validation users, grids ship."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -12,7 +13,8 @@ from edgepack.compress.recipes import RECIPES, Control, Grid, Tables, known
 from edgepack.compress.tables import grid
 from edgepack.compress.tables.controlled import LEVELS, MULTIPLES, Choices
 from edgepack.config import load_config
-from edgepack.errors import ConfigError
+from edgepack.data.types import EvaluationSet, Sequences
+from edgepack.errors import ConfigError, DataError
 from edgepack.report import markdown
 from edgepack.results import Controlled, ControlledUnit
 from edgepack.stages import Place, compression, configured, controlled, logs, models
@@ -32,12 +34,21 @@ def choices():
 
 def test_units_are_bands_of_the_table_and_layers_and_finer_rungs_weigh_more(choices):
     names = [unit.name for unit in choices.units]
-    assert names[:2] == ["item_embedding: most popular 25%", "item_embedding: next 75%"]
+    assert names[:2] == ["item_embedding: 0 to 25 % of items", "item_embedding: 25 to 100 % of items"]
     assert len(names) == len(set(names)) > 6
     assert not any("scores" in name for name in names)  # it is the table, and goes with it
     for unit in choices.units:
         assert len(unit.bytes_by_rung) in (len(MULTIPLES), len(LEVELS))
         assert unit.bytes_by_rung[0] < unit.bytes_by_rung[-1]
+
+
+def test_bands_of_equal_shares_are_units_of_their_own():
+    settings = Tables(control=Control(shares=(0.25,) * 4), epochs=0)
+    choices = Choices(build(), settings, settings.control, POPULARITY)
+    names = [unit.name for unit in choices.units]
+    assert len(names) == len(set(names))
+    coarse = choices.settled({unit.name: 0 if unit.name == names[1] else unit.top for unit in choices.units})
+    assert [band.multiple == coarse.bands[0].multiple for band in coarse.bands] == [True, False, True, True]
 
 
 def test_what_is_tried_is_what_the_recipe_then_makes(choices):
@@ -130,6 +141,17 @@ def test_a_wider_tolerance_ends_in_a_smaller_file_and_either_search_holds_its_ow
         ("tables.table.levels = 200", "Expected `int` <= 127"),
         ("tables.control.most_trials = 0", "Expected `int` >= 1"),
         ("tables.control.shares = [0.9, 0.9]", "1 in sum at most"),
+        ("tables.control.shares = [nan]", "Expected `float`"),
+        ("tables.rank_share = -0.5", "Expected `float` >= 0"),
+        ("tables.table.step = inf", "Expected `float` <= 100"),
+        ("tables.control.bands = 3", "bands is not a known key"),
+        ("tables.table.levels = { fine = 3 }", "Expected `int`, got `object`"),
+        ('from = "control-ptq"\ntables.network.levels = 7', "control finds bands and the grids of layers"),
+        ('from = "table-4bit-qat"\npruning.epochs = 1', "grids of tables keep neither zeros nor clusters"),
+        ('from = "cluster16-qat"\ntables.table.levels = 7', "grids of tables keep neither zeros nor"),
+        ('from = "cluster16-ptq"\npost_training.equalize = true', "equalize moves weights off their grid"),
+        ('from = "qat"\npost_training.bias_correction = true', "quantization trains what post_training"),
+        ('from = "prune80-qat"\npruning.epochs = 0', "set epochs to 1 or more"),
         ("tables = 3", "Expected `object"),
         (
             "tables = { by_worth = true, bands = [{ share = 1.0, multiple = 2 }] }",
@@ -156,7 +178,7 @@ def test_an_own_recipe_differs_from_its_base_where_it_says_so():
 
 def test_a_report_says_what_was_chosen_and_what_it_costs_alone():
     unit = ControlledUnit(
-        unit="item_embedding: next 70%",
+        unit="item_embedding: 30 to 100 % of items",
         precision="8 x the finest step",
         deflate_bytes=1_200,
         most_deflate_bytes=4_000,
@@ -183,7 +205,15 @@ def test_a_report_says_what_was_chosen_and_what_it_costs_alone():
     )
     lines = [line for line in told.splitlines() if "finest step" in line or "positions" in line]
     assert [line.split(" | ")[0].strip("| ").replace("\\", "") for line in lines] == [
-        "item_embedding: next 70%",
+        "item_embedding: 30 to 100 % of items",
         "positions",
     ]
     assert "1.2 %" in lines[0] and "0.875" in lines[0] and "not tried" in lines[1]
+
+
+def test_on_test_users_nothing_is_chosen():
+    nothing = np.empty(0, np.int32)
+    nobody = Sequences(nothing, np.zeros(1, np.int64), nothing)
+    whole = SimpleNamespace(valid=EvaluationSet(nobody, nobody))
+    with pytest.raises(DataError, match="no user has events enough to be held out for validation"):
+        logs.validated(whole, 10)

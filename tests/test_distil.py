@@ -378,6 +378,7 @@ def test_a_teacher_of_two_seeds_is_their_mean_and_reuses_the_training_of_a_singl
         ("[compress]", "[distillation]\ntemprature = 2\n[compress]", "Did you mean 'temperature'?"),
         ("[compress]", "[distillation]\nsoft = -1.0\n[compress]", "soft"),
         ("[compress]", "[distillation]\nhard = 0\nsoft = 0\n[compress]", "which teaches nothing"),
+        ("[compress]", "[distillation]\nhard = 0\nsoft = 0\nhints = 1\n[compress]", "without them"),
     ],
 )
 def test_a_wrong_teacher_is_one_sentence(tmp_path: Path, old: str, new: str, said: str) -> None:

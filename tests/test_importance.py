@@ -83,6 +83,26 @@ def test_the_zeros_that_were_chosen_stay_through_training_and_quantization(build
     assert whole == pytest.approx(0.5, abs=0.04)
 
 
+def test_the_very_zeros_that_were_chosen_stay_however_they_are_trained():
+    model = linear()
+    worth = importance.importance(Graphs(model, model, "", None), np.tile(HISTORIES, (8, 1)))
+    settings = Pruning(criterion="first-order", schedule="constant", epochs=2)
+    shares = prune.zeroed(model, worth, 0.5)
+    chosen = {name: model.get_layer(name).get_weights()[0] == 0 for name in ("item_embedding", "off")}
+    pruned = prune.prune(model, settings, steps_per_epoch=6, shares=shares)
+    optimizer = keras.optimizers.legacy.Adam(0.3)
+    for _ in range(2 * 6):
+        with tf.GradientTape() as tape:
+            scores = pruned(HISTORIES, training=True)
+            loss = -tf.reduce_mean(tf.math.log_softmax(scores)[:, 1])
+        optimizer.minimize(loss, pruned.trainable_variables, tape=tape)
+    prune.strip(pruned, model)
+    for name, zeros in chosen.items():
+        weights = model.get_layer(name).get_weights()[0]
+        assert (weights == 0).mean() == pytest.approx(zeros.mean(), abs=0.02)
+        assert not weights[zeros].any()
+
+
 def test_a_schedule_that_first_order_cannot_follow_is_refused():
     assert RECIPES["prune50-fisher-qat"].pruning == Pruning(criterion="first-order", schedule="constant")
     with pytest.raises(ConfigError, match="sets its zeros at once"):

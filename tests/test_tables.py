@@ -9,13 +9,14 @@ from edgepack.models.graphs import transfer
 
 from edgepack import levels, ship
 from edgepack.compress import importance, qat, steps
-from edgepack.compress.recipes import RECIPES, Band, Grid, QuantizationAware, Recipe, Tables
+from edgepack.compress.recipes import RECIPES, Band, Grid, PostTraining, QuantizationAware, Recipe, Tables
 from edgepack.compress.tables import formats, grid, low_rank
 from edgepack.compress.weights import save_weights
 from edgepack.convert import flatbuffer, onnx, onnx_graph, parity, promises, tflite
 from edgepack.errors import ConvertError
 from edgepack.keras2 import deterministic, keras, tf
 from edgepack.runtimes import host
+from tests.test_compress import compress
 
 ITEMS, LENGTH, WIDTH = 120, 8, 16
 RNG = np.random.default_rng(4)
@@ -343,3 +344,14 @@ def test_a_bundle_says_every_setting_of_a_recipe_by_its_path():
     assert said["tables.table.step"] == 0.35
     assert said["tables.network.levels"] == 15
     assert all(isinstance(value, bool | int | float | str) for value in said.values())
+
+
+def test_a_layer_that_the_model_does_not_have_is_named(tmp_path):
+    for recipe, key in (
+        (Recipe(name="own", tables=Tables(layers={"block0_qery": Grid()}, epochs=0)), "tables.layers"),
+        (Recipe(name="own", post_training=PostTraining(float_layers=("block0_qery",))), "float_layers"),
+    ):
+        with pytest.raises(
+            ConvertError, match=rf"{key}.*no layer 'block0_qery'.*Did you mean 'block0_query'"
+        ):
+            compress(build, recipe, tmp_path)

@@ -63,3 +63,11 @@ def test_the_file_is_smaller_by_the_units_that_went(tmp_path):
 def test_a_model_without_hidden_units_is_refused():
     with pytest.raises(ConvertError, match="no hidden units"):
         thin.thin(build_neumf(), Thinning(), HISTORIES)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
+def test_of_every_layer_that_is_wide_enough_something_goes_and_something_stays(share):
+    for units in range(9, 70):
+        width = thin._width(units, share)
+        assert 8 <= width < units
+        assert width % 8 == 0

@@ -14,6 +14,7 @@ from edgepack.models.graphs import transfer
 
 _sparsity = tfmot.sparsity.keras
 _MASK_UPDATES = 20
+_NEVER = 2**31 - 1  # steps
 PRUNED = {keras.layers.Dense: "kernel", keras.layers.Embedding: "embeddings"}
 
 
@@ -99,8 +100,9 @@ def _rules(settings: Pruning, zero_share: float, steps_per_epoch: int) -> dict[s
             0.0, zero_share, 0, frequency * _MASK_UPDATES, frequency=frequency
         )
         return {"pruning_schedule": schedule}
-    frequency = max(1, steps_per_epoch // 2)
-    schedule = _sparsity.ConstantSparsity(zero_share, 0, frequency=frequency)
+    # Masks go by magnitude: after the first step they would not be the zeros that `zeroed` chose.
+    frequency = _NEVER if settings.criterion == "first-order" else max(1, steps_per_epoch // 2)
+    schedule = _sparsity.ConstantSparsity(zero_share, 1, frequency=frequency)
     if settings.schedule == "2:4":
         return {"pruning_schedule": schedule, "sparsity_m_by_n": (2, 4)}
     return {"pruning_schedule": schedule}

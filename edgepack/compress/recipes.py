@@ -37,6 +37,8 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Refuse a schedule that a criterion cannot follow."""
         if self.criterion == "first-order" and self.schedule != "constant":
             raise ValueError("criterion 'first-order' sets its zeros at once: set schedule = 'constant'")
+        if self.criterion == "magnitude" and not self.epochs:
+            raise ValueError("criterion 'magnitude' sets its zeros while it trains: set epochs to 1 or more")
 
 
 class QuantizationAware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,15 +110,15 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     levels: Annotated[int, msgspec.Meta(ge=1, le=127)] = 127
-    step: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    step: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `share` (0..1) of the items, by popularity, whose rows have `multiple` times the finest step.
 
-    A multiple of 0 leaves nothing of them: they are neither ranked nor understood in a history. Where most
-    items were taken a time or two, what they would take makes the others' steps finer.
+    A multiple of 0 leaves nothing of them: they say nothing in a history, and all have the score 0, whoever
+    asks. Where most items were taken a time or two, what they would take makes the others' steps finer.
     """
 
     share: Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -153,11 +155,11 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
     min_overlap_at_10: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.80
     most_trials: Annotated[int, msgspec.Meta(ge=1)] = 150
-    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
+    shares: tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...] = (0.1, 0.2, 0.3, 0.4)
 
     def __post_init__(self) -> None:
         """Refuse shares that are none of a catalogue."""
-        if not self.shares or min(self.shares) <= 0 or sum(self.shares) > 1 + _ROUNDING:
+        if not self.shares or sum(self.shares) > 1 + _ROUNDING:
             raise ValueError("shares are parts of the catalogue: each above 0, 1 in sum at most")
 
 
@@ -174,7 +176,7 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     shared rows. Nothing is trained with `epochs` 0.
     """
 
-    rank_share: float = 0.0
+    rank_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     table: Grid | None = None
     network: Grid | None = None
     bands: tuple[Band, ...] = ()
@@ -197,9 +199,9 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if self.codes and self.hashed:
             raise ValueError("codes and hashed both take the table's place: leave one out")
-        if (self.bands or self.by_worth) and self.table is None:
+        if self.control and (self.bands or self.by_worth or self.layers or self.network):
             raise ValueError(
-                "bands and by_worth make rows of the table's grid coarser: give table levels or a step"
+                "control finds bands and the grids of layers: leave out bands, by_worth, layers and network"
             )
         if sum(band.share for band in self.bands) > 1 + _ROUNDING:
             raise ValueError("the shares of bands are parts of the items: they may sum to 1 at most")
@@ -208,6 +210,10 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.by_worth and self.bands:
             raise ValueError(
                 "by_worth and bands both choose the rows' steps: set by_worth = false or no bands"
+            )
+        if (self.bands or self.by_worth) and self.table is None:
+            raise ValueError(
+                "bands and by_worth make rows of the table's grid coarser: give table levels or a step"
             )
 
 
@@ -225,6 +231,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clustering: Clustering | None = None
     quantization: QuantizationAware | None = None
     post_training: PostTraining | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse steps of which one undoes or leaves out the other."""
+        if self.tables and (self.pruning or self.clustering):
+            raise ValueError(
+                "grids of tables keep neither zeros nor clusters: leave out tables, or pruning and clustering"
+            )
+        if self.quantization and self.post_training:
+            raise ValueError("quantization trains what post_training would choose: leave out one of them")
+        if self.post_training and self.post_training.equalize and (self.tables or self.clustering):
+            raise ValueError("equalize moves weights off their grid or cluster: leave it out, or the others")
 
     @property
     def calibrated(self) -> PostTraining:
@@ -377,5 +394,10 @@ def _own(name: str, settings: Mapping[str, Any]) -> Recipe:
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `over` in it, tables inside tables likewise."""
-    inner = {k: _merged(base.get(k) or {}, v) if isinstance(v, dict) else v for k, v in over.items()}
+    inner = {k: _merged(_table(base.get(k)), v) if isinstance(v, dict) else v for k, v in over.items()}
     return {**base, **inner}
+
+
+def _table(found: Any) -> dict[str, Any]:
+    # Where a table stands in the place of a number, the message is the conversion's.
+    return found if isinstance(found, dict) else {}

@@ -21,7 +21,9 @@ from edgepack.compress.recipes import (
 )
 from edgepack.compress.tables import formats
 from edgepack.compress.tables.current import current
+from edgepack.compress.tables.low_rank import TURNS
 from edgepack.compress.weights import load_weights, save_weights
+from edgepack.errors import ConvertError, did_you_mean
 from edgepack.models.folding import shipped
 from edgepack.models.graphs import Graphs, transfer
 from edgepack.rows import Rows
@@ -77,12 +79,13 @@ def compress(
     killed attempt left. A user's model that is its own serving graph is given as
     Graphs(model, model, "", None).
 
-    Raises ConvertError for a layer that a step of the recipe cannot take.
+    Raises ConvertError for a layer that a step of the recipe cannot take, or that the model does not have.
     """
     trained = build()
     load_weights(trained.training, weights)
     # Folded first: zeros, ranges and rounding are of the weights that ship.
     graphs = shipped(trained)
+    _require_layers(graphs, recipe)
     if recipe.thinning is not None:
         graphs = _thin(graphs, recipe.thinning, calibration, finetune, work)
     if recipe.pruning is not None:
@@ -108,6 +111,22 @@ def compress(
         (work / name).unlink(missing_ok=True)
     for step in ("thin", "prune", "tables", "cluster", "qat"):
         shutil.rmtree(work / step, ignore_errors=True)
+
+
+def _require_layers(graphs: Graphs, recipe: Recipe) -> None:
+    """Raise ConvertError for a name in the recipe that is none of the model's layers."""
+    known = dict.fromkeys(layer.name for view in (graphs.serving, graphs.training) for layer in view.layers)
+    known |= dict.fromkeys(TURNS if recipe.tables is not None and recipe.tables.rank_share else ())
+    named = {"tables.layers": recipe.tables.layers if recipe.tables is not None else ()}
+    for key, names in {**named, "post_training.float_layers": recipe.calibrated.float_layers}.items():
+        for name in names:
+            if name not in known:
+                raise ConvertError(
+                    f"recipe '{recipe.name}': {key}",
+                    f"model '{graphs.serving.name}' has no layer '{name}'",
+                    allowed=f"its layers are {', '.join(known)}",
+                    remedy=f"{did_you_mean(name, list(known))}Correct or delete it.",
+                )
 
 
 def restore(

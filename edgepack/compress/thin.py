@@ -113,7 +113,9 @@ def _kept_units(pair: Pair, activations: NDArray[np.float32], *, share: float) -
 
 
 def _width(units: int, share: float) -> int:
-    return max(_MULTIPLE, round(units * (1 - share) / _MULTIPLE) * _MULTIPLE)
+    # `units` is above _MULTIPLE, and one multiple at least goes.
+    nearest, most = round(units * (1 - share) / _MULTIPLE), (units - 1) // _MULTIPLE
+    return max(1, min(nearest, most)) * _MULTIPLE
 
 
 def _rebuilt(model: Any, sizes: dict[str, dict[str, int]]) -> Any:

@@ -11,7 +11,7 @@ from edgepack.compress.recipes import Control, Recipe, Tables
 from edgepack.control import Found, Outcome, Tolerance
 from edgepack.results import Controlled, ControlledUnit
 from edgepack.stages import Place, versions
-from edgepack.stages.logs import calibration
+from edgepack.stages.logs import calibration, validated
 from edgepack.stages.models import Trained, trained_graphs
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
@@ -138,12 +138,9 @@ class _Ranking:
     def __init__(self, place: Place, whole: Any, length: int, serving: Any, choices: "Choices") -> None:
         from edgepack.compress.sensitivity import variables
         from edgepack.data import types
-        from edgepack.data.types import EvaluationSet
-        from edgepack.evaluate.ranking import chunk
         from edgepack.keras2 import tf
 
-        valid = whole.valid if whole.valid.history.users else whole.test
-        self._users = EvaluationSet(*(chunk(side, 0, min(USERS, valid.history.users)) for side in valid))
+        self._users = validated(whole, USERS)
         self._rows = types.rows(whole, self._users, length)
         self._filter_seen = place.config.quality.filter_seen
         self._serving, self._choices = serving, choices

@@ -247,3 +247,22 @@ def ngram_popularity(split: Kept) -> "NDArray[np.float64] | None":
     if whole.queries is None or whole.train.queries is None:
         return None
     return np.bincount(whole.queries[whole.train.queries].ravel()).astype(np.float64)
+
+
+def validated(whole: "Split", most: int) -> "EvaluationSet":
+    """Return the first `most` validation users of a log.
+
+    Raises DataError when it has none: on test users nothing may be chosen.
+    """
+    from edgepack.data.types import EvaluationSet
+    from edgepack.evaluate.ranking import chunk
+
+    count = whole.valid.history.users
+    if not count:
+        raise DataError(
+            "the log",
+            "no user has events enough to be held out for validation",
+            allowed="leave-one-out takes three events of a user, next-basket three baskets with new items",
+            remedy="Take a longer log, and until then no `control-…` recipe and no attribute_loss.",
+        )
+    return EvaluationSet(*(chunk(side, 0, min(most, count)) for side in whole.valid))

@@ -6,6 +6,7 @@ import msgspec
 
 from edgepack.results import Sensitivity
 from edgepack.stages import Place, versions
+from edgepack.stages.logs import validated
 from edgepack.stages.models import Trained, trained_graphs
 from edgepack.store import Kept, source_fingerprint, write_atomic
 
@@ -41,17 +42,14 @@ def _found(place: Place, split: Kept, trained: Trained) -> list[Sensitivity]:
     from edgepack.compress import sensitivity as units
     from edgepack.data import types
     from edgepack.data.split import load_split
-    from edgepack.data.types import EvaluationSet
     from edgepack.evaluate.groups import POPULARITY, popularity_classes
-    from edgepack.evaluate.ranking import chunk
 
     whole, _ = load_split(split.path)
     graphs = trained_graphs(trained)
     classes = popularity_classes(np.bincount(whole.train.items, minlength=whole.item_count + 1))
     rows = {name: np.flatnonzero(classes == place) for place, name in enumerate(POPULARITY)}
     parts = units.units(graphs.serving, table=graphs.table, tied=graphs.tied, rows=rows)
-    valid = whole.valid if whole.valid.history.users else whole.test
-    users = EvaluationSet(*(chunk(side, 0, min(USERS, valid.history.users)) for side in valid))
+    users = validated(whole, USERS)
     return [
         Sensitivity(
             bits=bits,

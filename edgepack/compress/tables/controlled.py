@@ -113,8 +113,11 @@ def _matrices(graphs: Graphs) -> Weights:
 
 
 def _told(shares: tuple[float, ...]) -> list[str]:
-    """Return each band in words: `most popular 10 %`, `next 20 %`, …"""
-    return [f"{'next' if place else 'most popular'} {share:.0%}" for place, share in enumerate(shares)]
+    """Return each band in words, by popularity: `0 to 10 % of items`, `10 to 30 % of items`, …"""
+    ends = [100 * sum(shares[: place + 1]) for place in range(len(shares))]
+    return [
+        f"{begin:.6g} to {end:.6g} % of items" for begin, end in zip([0.0, *ends[:-1]], ends, strict=True)
+    ]
 
 
 def _rounded(values: NDArray[np.float32], to: Grid) -> NDArray[np.float32]:
