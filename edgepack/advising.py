@@ -123,8 +123,8 @@ def advise(model: Path, patterns: tuple[str, ...]) -> Advice:
     """
     made = makeup(model)
     table_weights = sum(table.weights for table in made.tables)
-    float32_bytes = 4 * (table_weights + made.network_weights)
-    if not float32_bytes:
+    weights = table_weights + made.network_weights
+    if not weights:
         raise ConvertError(
             str(model),
             "there are no weights in it",
@@ -135,15 +135,12 @@ def advise(model: Path, patterns: tuple[str, ...]) -> Advice:
     return Advice(
         model=model.name,
         stored_bytes=made.stored_bytes,
-        float32_bytes=float32_bytes,
+        float32_bytes=4 * weights,
         tables=tuple((table.name, table.rows, table.width, table.copies) for table in made.tables),
         network_weights=made.network_weights,
         findings=tuple(_findings(made, table_weights)),
         expected=expected,
-        targets=tuple(
-            _fit(profile, float32_bytes // 4, expected)
-            for profile in named_profiles(patterns or ("*",), None)
-        ),
+        targets=tuple(_fit(one, weights, expected) for one in named_profiles(patterns or ("*",), None)),
     )
 
 

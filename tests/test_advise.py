@@ -63,7 +63,7 @@ def test_a_limit_below_every_recipe_asks_for_a_narrower_model(model, monkeypatch
     assert "teach a narrower model" in fit.why
 
 
-def test_a_models_limit_is_held_against_its_file_and_not_against_a_download(monkeypatch):
+def test_a_models_limit_is_held_against_its_file_and_not_against_a_download():
     (profile,) = advising.named_profiles(("android-arm64-low",), None)
     weights = profile.budget.model_bytes
     expected = tuple(advising._expected(technique, weights, 0) for technique in advising.TECHNIQUES)

@@ -1,6 +1,5 @@
 """Float weights -> the weights of a recipe, settled by accuracy control where it asks for that."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +123,7 @@ def _finetune(place: Place, split: Kept, model: Model, recipe_name: str, teacher
         chosen = settings(epochs=epochs, learning_rate=learning_rate, patience=0, **kept)
         told = telling(place.tell, f"{recipe_name}: {work.name}")
         # What the hints' projection had learnt was left behind with the float training.
-        how = partial(msgspec.structs.replace, distillation(place), hints=0.0)
-        guide = guide_of(teacher, how()) if distil else None
+        guide = guide_of(teacher, msgspec.structs.replace(distillation(place), hints=0.0)) if distil else None
         if graphs.training is graphs.serving:
             history = fit.fit_scores(graphs.training, whole, chosen, work=work, tell=told, guide=guide)
         else:

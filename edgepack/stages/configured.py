@@ -73,11 +73,9 @@ def teacher(place: Place, item_count: int) -> Model | None:
 
 def why_no_student(model: Model) -> str:
     """Return why `model` can learn from no teacher, "" when its inputs allow it."""
-    if model.onnx is not None:
-        return ""
-    graphs = model.build()
-    found = "fills gaps" if graphs.cloze else "reads a search" if len(graphs.serving.inputs) > 1 else ""
-    return found and f"it {found}, and a teacher is asked about histories"
+    from edgepack.train import distil
+
+    return "" if model.onnx is not None else distil.why_not_asked(model.build())
 
 
 def distillation(place: Place) -> Distillation:

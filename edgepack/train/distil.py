@@ -88,13 +88,18 @@ def window(length: int, guide: Guide | None) -> int:
     return length if guide is None else max(length, guide.teacher.length)
 
 
+def why_not_asked(graphs: Graphs) -> str:
+    """Return why no teacher can be asked for a student of these graphs, "" when one can."""
+    found = "fills gaps" if graphs.cloze else "reads a search" if len(graphs.serving.inputs) > 1 else ""
+    return found and f"it {found}, and a teacher is asked about histories"
+
+
 def refuse_other_inputs(graphs: Graphs, guide: Guide | None) -> None:
     """Raise ConfigError when a teacher is to guide a student that reads more or other than a history."""
-    if guide is not None and (graphs.cloze or len(graphs.serving.inputs) > 1):
-        found = "fills gaps" if graphs.cloze else "reads a search"
+    if guide is not None and (reason := why_not_asked(graphs)):
         raise ConfigError(
             f"distillation of {graphs.serving.name}",
-            f"the student {found}, and a teacher is asked about histories",
+            reason,
             allowed="sasrec, gru4rec, mf, neumf and models of your own can be students",
             remedy="Choose another family, or recipes without `distil` and `guided`.",
         )
